@@ -1,0 +1,115 @@
+"""bridge: gevent's API and programming model on an asyncio event loop.
+
+A greenlet that blocks gives the thread back to the loop, so greenlets and coroutines live side by side in
+one thread and wait for each other. Every public module ``gevent.X`` has its twin ``bridge.X``; the modules
+that need more than the engine are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+
+from ._aio.awaiting import await_
+from ._config import config
+from ._dropin import install_as_gevent
+from ._running import run
+from .greenlet import Greenlet, joinall, killall
+from .hub import (
+    GreenletExit,
+    get_hub,
+    getcurrent,
+    idle,
+    iwait,
+    kill,
+    reinit,
+    signal_handler,
+    sleep,
+    spawn_raw,
+    wait,
+)
+from .timeout import Timeout, with_timeout
+
+if TYPE_CHECKING:
+    from .os import fork as fork
+
+__all__ = [
+    "Greenlet",
+    "GreenletExit",
+    "Timeout",
+    "await_",
+    "config",
+    "fork",
+    "get_hub",
+    "getcurrent",
+    "getswitchinterval",
+    "idle",
+    "install_as_gevent",
+    "iwait",
+    "joinall",
+    "kill",
+    "killall",
+    "reinit",
+    "run",
+    "setswitchinterval",
+    "signal_handler",
+    "sleep",
+    "spawn",
+    "spawn_later",
+    "spawn_raw",
+    "wait",
+    "with_timeout",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: The version of bridge.
+__version__ = "0.1.0"
+
+
+class _VersionInfo(NamedTuple):
+    major: int
+    minor: int
+    micro: int
+    releaselevel: str
+    serial: int
+
+
+version_info = _VersionInfo(0, 1, 0, "final", 0)
+
+getswitchinterval = sys.getswitchinterval
+setswitchinterval = sys.setswitchinterval
+
+
+def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[Any]:
+    """Run ``function(*args, **kwargs)`` in a new greenlet, which is returned. Does not block.
+
+    A coroutine function may be given: the greenlet awaits it. TypeError if it can't be called.
+    """
+    # Greenlet is looked up here at each call: tracers replace bridge.Greenlet.
+    return Greenlet.spawn(function, *args, **kwargs)
+
+
+def spawn_later(seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[Any]:
+    """Run ``function(*args, **kwargs)`` in a new greenlet in ``seconds``. Does not block."""
+    return Greenlet.spawn_later(seconds, function, *args, **kwargs)
+
+
+#: What ``bridge.X`` loads at the first use.
+_LAZY_MODULES = frozenset({
+    "core", "event", "events", "exceptions", "local", "lock", "monkey", "os", "pool", "queue", "select", "signal",
+    "threadpool", "time", "util",
+})  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name == "fork":
+        value = importlib.import_module(f"{__name__}.os").fork
+        globals()["fork"] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,102 @@
+"""``await_``: a greenlet waits for a coroutine, task, future or any other awaitable.
+
+The coroutine runs as a task of the thread's loop, in the context of the greenlet, while the greenlet
+waits. When the wait is interrupted (kill, Timeout, throw), a task that ``await_`` itself has made is
+cancelled and its clean-up awaited before the interruption goes on; what belongs to somebody else is left
+alone. The interruption wins over whatever the coroutine returned meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Coroutine, Generator
+from types import CoroutineType
+from typing import Any, TypeVar
+
+from greenlet import getcurrent
+
+from bridge._core.hub import get_hub
+from bridge._core.waiting import Wait
+
+__all__ = ["await_"]
+
+T = TypeVar("T")
+
+
+async def _drive(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def await_(awaitable: Awaitable[T]) -> T:
+    """Wait, in a greenlet, for an awaitable; return its result or raise its exception.
+
+    Blocks the greenlet. Interrupting the wait (kill, Timeout) cancels a coroutine given here and waits for
+    its clean-up; a task or future of somebody else is left alone. Raises BlockingSwitchOutError in a
+    coroutine without a portal (write ``await`` there) and TypeError for what cannot be awaited. Only in the
+    thread whose loop the awaitable belongs to.
+    """
+    if not isinstance(awaitable, Awaitable) and not isinstance(awaitable, Generator):
+        raise TypeError(
+            f"await_() takes an awaitable, not {awaitable!r}; call the coroutine function: await_(func(...))"
+        )
+    try:
+        wait = Wait()
+    except BaseException:
+        if isinstance(awaitable, CoroutineType):
+            awaitable.close()  # or it would warn that it was never awaited
+        raise
+    aio = get_hub().aio_loop
+    future: asyncio.Future[Any]
+    if asyncio.isfuture(awaitable):
+        future = awaitable
+        ours = False
+    else:
+        coroutine: Coroutine[Any, Any, T] = (
+            awaitable if asyncio.iscoroutine(awaitable) else _drive(awaitable)  # type: ignore[assignment]
+        )
+        future = aio.create_task(coroutine, context=_own_context())
+        ours = True
+    if not future.done():
+        _wait_done(future, wait, ours)
+    return future.result()  # type: ignore[no-any-return]
+
+
+def _own_context() -> contextvars.Context:
+    """The context of the current greenlet itself, for the coroutine to share, as with ``await``."""
+    current = getcurrent()
+    context = current.gr_context
+    if context is None:
+        context = current.gr_context = contextvars.Context()
+    try:
+        context.run(bool)
+    except RuntimeError:
+        # entered already, by a Context.run() further up: a task cannot enter it again
+        return contextvars.copy_context()
+    return context
+
+
+def _wait_done(future: asyncio.Future[Any], wait: Wait, ours: bool) -> None:
+    interruption: BaseException | None = None
+
+    def done(_future: object) -> None:
+        wait.wake()
+
+    while True:
+        future.add_done_callback(done)
+        try:
+            wait.block()
+        except BaseException as e:
+            future.remove_done_callback(done)
+            if interruption is None:
+                interruption = e
+            if not ours or future.done():
+                break
+            future.cancel()  # a second interruption cancels again
+            wait = Wait()
+        else:
+            break
+    if interruption is not None:
+        if ours and future.done() and not future.cancelled():
+            future.exception()  # seen: the interruption wins
+        raise interruption

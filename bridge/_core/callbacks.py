@@ -1,0 +1,46 @@
+"""The object that stands for one call in the hub's ready queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, final
+
+__all__ = ["Callback"]
+
+
+@final
+class Callback:
+    """A call that the hub will make once; what :meth:`loop.run_callback` returns.
+
+    It is true (and ``pending``) until it has begun to run or was stopped. It may be stopped from the
+    thread that made it.
+
+    Final: the drain tells greenlets from callbacks by ``type(item) is Callback``.
+    """
+
+    __slots__ = ("args", "callback")
+
+    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.callback: Callable[..., Any] | None = callback
+        self.args: tuple[Any, ...] | None = args
+
+    def stop(self) -> None:
+        """Do not make the call if it has not begun; never blocks."""
+        self.callback = None
+        self.args = None
+
+    close = stop
+
+    @property
+    def pending(self) -> bool:
+        """True until the call has begun or was stopped."""
+        return self.callback is not None
+
+    def __bool__(self) -> bool:
+        # true while the callback runs too: args is cleared after the call
+        return self.args is not None
+
+    def __repr__(self) -> str:
+        state = "" if self.pending else " stopped"
+        details = f" callback={self.callback!r} args={self.args!r}" if self.callback is not None else ""
+        return f"<callback at {id(self):#x}{state}{details}>"

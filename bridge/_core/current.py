@@ -1,0 +1,219 @@
+"""Which hub is this thread's, and may the current greenlet block.
+
+See :mod:`.hub` for the theory; that module registers the class of which hubs are made.
+"""
+
+from __future__ import annotations
+
+import sys
+from _thread import _local, allocate_lock, get_ident
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent, greenlet
+
+from .errors import BlockingSwitchOutError
+from .watchers import loop as Loop
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+__all__ = [
+    "MAIN_THREAD_IDENT",
+    "blocking_place",
+    "get_hub",
+    "get_hub_class",
+    "get_hub_if_exists",
+    "get_loop",
+    "hub_local",
+    "set_default_hub_class",
+    "set_hub",
+    "set_loop",
+    "set_portal_finder",
+]
+
+MAIN_THREAD_IDENT = get_ident()
+
+
+class _HubLocal(_local):
+    hub: Hub | None = None
+    #: hubs of owned loops that are set aside while an adopted loop runs
+    aside: tuple[Hub, ...] = ()
+    #: the asyncio or gevent loop that the next hub of this thread is to use
+    next_loop: Loop | None = None
+    guard: object = None
+
+
+hub_local = _HubLocal()
+
+_WAYS_OUT = (
+    "Blocking here would stop the event loop itself. Ways out:\n"
+    "    await ...                        # use the asynchronous face: await event, await queue.aget()\n"
+    "    await bridge.sync_to_async(f)()  # run the blocking function in a greenlet\n"
+    "    @bridge.portal                   # let this coroutine function block\n"
+    "    bridge.spawn(f)                  # run it beside, in a greenlet of its own"
+)
+
+def _no_portal(_current: greenlet) -> Any:
+    return None
+
+
+_find_portal: Callable[[greenlet], Any] = _no_portal
+
+
+def set_portal_finder(finder: Callable[[greenlet], Any]) -> None:
+    """Called by the asyncio side: ``finder(greenlet)`` gives the portal that it is in, or None."""
+    global _find_portal
+    _find_portal = finder
+
+
+def blocking_place(current: greenlet) -> tuple[Any, Loop]:
+    """Where the current greenlet may wait although the quick test says no: (portal or None, loop).
+
+    Raises BlockingSwitchOutError if it may not.
+    """
+    hub = get_hub()
+    loop = hub.loop
+    if loop.get_running() is not None:
+        portal = _find_portal(current)
+        if portal is not None:
+            return portal, loop
+        raise BlockingSwitchOutError(f"A blocking call was made in a coroutine or a callback of asyncio. {_WAYS_OUT}")
+    if current is hub:
+        raise BlockingSwitchOutError(f"A blocking call was made in a callback of the hub. {_WAYS_OUT}")
+    return None, loop
+
+
+# -- which hub ------------------------------------------------------------------------------------
+
+_hub_class: type[Hub]
+_hub_class_lock = allocate_lock()
+
+
+def get_hub_class() -> type[Hub]:
+    """The class that new hubs are made of."""
+    return _hub_class
+
+
+def set_default_hub_class(hubtype: type[Hub]) -> None:
+    """Have new hubs made of ``hubtype``, a subclass of Hub; for testing."""
+    global _hub_class
+    with _hub_class_lock:
+        _hub_class = hubtype
+
+
+def get_hub() -> Hub:
+    """The hub of this thread, made if there is none; the running asyncio loop is adopted.
+
+    Does not block. From any thread, greenlet or coroutine.
+    """
+    hub = hub_local.hub
+    if hub is None or hub.loop.probe() is not None:
+        return _reconsider(hub)
+    return hub
+
+
+def get_hub_if_exists() -> Hub | None:
+    """The hub of this thread, or None; makes none."""
+    return hub_local.hub
+
+
+def set_hub(hub: Hub | None) -> None:
+    """Make ``hub`` the hub of this thread; None: the next one who asks gets a new one."""
+    hub_local.hub = hub
+
+
+def get_loop() -> Loop | None:
+    """The loop that the next hub of this thread will use, None for a new one."""
+    return hub_local.next_loop
+
+
+def set_loop(loop: Loop | None) -> None:
+    """Have the next hub of this thread use ``loop``."""
+    hub_local.next_loop = loop
+
+
+def _reconsider(hub: Hub | None) -> Hub:
+    """A loop is running, or there is no usable hub: find or make the right one."""
+    running = _running_loop()
+    if running is None:
+        return _own(hub)
+    if hub is not None:
+        loop = hub.loop
+        if loop.aio is running:
+            if loop.owned and not loop.running:
+                # made for us, but run by somebody else: hub.aio_loop.run_until_complete(...)
+                loop.adopt(hub._enter)
+            return hub
+        if loop.owned:
+            hub_local.aside = (*hub_local.aside, hub)
+    return _new_hub(Loop(aio=running, owned=False, default=False))
+
+
+def _own(hub: Hub | None) -> Hub:
+    if hub is not None and hub.loop is not None and not hub.loop.owned:
+        # the loop that was adopted has ended
+        if hub_local.aside:
+            *rest, hub = hub_local.aside
+            hub_local.aside = tuple(rest)
+        elif not hub.loop.aio.is_closed():
+            hub.loop.own()
+        else:
+            hub = None
+        if hub is not None:
+            hub_local.hub = hub
+            return hub
+    if hub is not None and hub.loop is not None:
+        return hub
+    loop, hub_local.next_loop = hub_local.next_loop, None
+    if loop is not None and (loop.destroyed or not loop.owned):
+        loop = None
+    return _new_hub(loop)
+
+
+def _new_hub(loop: Loop | None) -> Hub:
+    hub = get_hub_class()(loop) if loop is not None else get_hub_class()()
+    if not hub.loop.owned:
+        hub.loop.adopt(hub._enter)
+    hub_local.hub = hub
+    hub_local.guard = _ThreadEnd(hub)
+    if hub.thread_ident == MAIN_THREAD_IDENT:
+        _register_exit()
+    return hub
+
+
+def _running_loop() -> Any:
+    events = sys.modules.get("asyncio.events")
+    return events._get_running_loop() if events is not None else None
+
+
+class _ThreadEnd:
+    """Kept among a thread's locals, which go while the thread can still run Python: ends its hub."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+
+    def __del__(self) -> None:
+        hub = self.hub
+        if hub.thread_ident != MAIN_THREAD_IDENT and hub.loop is not None and hub.loop.owned:
+            if get_ident() == hub.thread_ident:
+                hub.destroy(destroy_loop=True)
+
+
+_exit_registered = False
+
+
+def _register_exit() -> None:
+    global _exit_registered
+    if not _exit_registered:
+        import atexit
+
+        _exit_registered = True
+        atexit.register(_at_exit)
+
+
+def _at_exit() -> None:
+    """Leave the loop and close it, so that the interpreter ends without warnings."""
+    for hub in (*hub_local.aside, hub_local.hub):
+        if hub is not None and hub.loop is not None and hub.loop.owned and hub.parent is getcurrent():
+            hub.destroy(destroy_loop=True)

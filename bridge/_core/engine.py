@@ -1,0 +1,492 @@
+"""Ready queue, timers and the drain: what makes greenlets run on an asyncio loop.
+
+Theory of operation
+===================
+
+*Who resumes whom.* A greenlet is only ever resumed from :meth:`Engine.drain`, which runs as a
+``call_soon`` callback of the asyncio loop, or by another greenlet that is giving up the thread inside
+a drain (:meth:`Engine.park`). Timers, readers and other threads do nothing but append to ``ready``.
+The reason is libuv: while it walks its timers or its poll results it keeps list heads and arrays on
+the C stack, and a greenlet resumed there moves that part of the stack away. uvloop's ``call_soon``
+callbacks run from its one idle handle, where no such list is live.
+
+*What is in* ``ready``. Greenlets, which are switched to, and :class:`Callback` objects, which are
+called in the greenlet that drains (the hub). First in, first out. Invariant: a greenlet is in
+``ready`` at most once for each wait it is in, and for a wait that was undone after its wake-up had been
+queued (a greenlet killed between both) there is an entry in ``stale`` that cancels the earliest one.
+Tombstones instead of ``ready.remove``: undoing 10,000 wake-ups must not cost 10,000 scans.
+
+*Handing over.* A greenlet that blocks takes the next entry itself and switches straight to it, which
+saves the way through the hub. It goes to the hub when the next entry is a callback (those expect to
+run in the hub), when nothing is ready, or when its ``turns`` are used up. Then the hub looks at the
+clock: a drain goes on for ``BUDGET`` seconds, then the loop gets to poll its files and run its tasks.
+Looking at the clock at each switch would cost as much as a third of the switch.
+
+*Armed* means that an append to ``ready`` will be seen without further ado: a drain is running, or one
+is scheduled, or the loop is not running and will drain first thing when it is. Whoever appends while
+``armed`` is false must call :meth:`arm`, from another thread :meth:`append_threadsafe`. At the end of a
+drain ``armed`` is cleared *before* ``ready`` is looked at for the last time, so that an append by
+another thread in between is seen by one side or the other.
+
+*The running loop is hidden* from asyncio for as long as a drain runs, so that a greenlet sees what a
+thread without asyncio sees. So "is a loop running?" is the question whether coroutines or greenlets run
+at the moment, and ``probe()``, which asks it, is how a wait finds out whether it may block: it gives None
+while greenlets run. For a loop that is not ours it also notices that the loop has ended.
+
+*Nothing left.* Where the loop is ours (owned) and a drain ends with nothing ready, the engine asks
+what could still make something ready; if there is nothing, the loop is stopped and the hub raises
+LoopExit in the main greenlet. No counters are kept for the frequent things: the heap, the poller and
+the asyncio tasks are looked at, at this point only, and mostly the first look is enough.
+
+Simpler ways not taken: one ``call_soon`` per switch costs 0.4 to 0.9 µs each and lets asyncio's own
+callbacks interleave with ready greenlets; ``call_later`` for each timeout costs 1 to 2 µs, and nearly
+every timeout is cancelled.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import sys
+import threading
+from _thread import get_ident
+from collections import deque
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from .callbacks import Callback
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .poller import Poller
+
+__all__ = ["Engine", "Timer"]
+
+#: Seconds for which one drain may go on before the loop polls again: with nobody waiting for files,
+#: and with somebody.
+BUDGET = 0.0002
+BUDGET_IO = 0.00005
+#: Hand-overs between two looks at the clock.
+TURNS = 16
+
+#: A timer in the heap: [when (monotonic seconds), serial, function or None, argument, counts as a reason
+#: to go on]. A list, since heapq compares lists and tuples in C and the function has to be cleared.
+Timer = list[Any]
+
+_serial = count().__next__
+
+
+def _nothing() -> None:
+    """The callback of a drain that only has to happen."""
+
+
+class Engine:
+    """The ready queue, the timers and the poller of one asyncio loop."""
+
+    #: Receives ``handle_error(context, type, value, tb)``; None: print.
+    error_handler: Any = None
+
+    def __init__(self, aio: asyncio.AbstractEventLoop, owned: bool = True) -> None:
+        from asyncio import _get_running_loop, _set_running_loop
+
+        self.aio = aio
+        self.owned = owned
+        self.ready: deque[greenlet | Callback] = deque()
+        self.stale: dict[greenlet, int] = {}
+        self.heap: list[Timer] = []
+        self.armed = owned  # see "Armed" above: an owned loop is not running yet
+        self.turns = 0
+        #: reasons to go on that are neither timers nor files: thread-pool jobs, async watchers ...
+        self.refs = 0
+        #: somebody outside has had the asyncio loop in hand and may have scheduled what we cannot see
+        self.shared = not owned
+        self.poller: Poller | None = None
+        self.thread_ident = get_ident()
+        self.draining = False
+        self.to_runner: Callable[[], Any] = _nothing  # switch to the greenlet that drains
+        self.entry: Callable[[], None] = self._own_round
+        #: callables run at the beginning and at the end of each drain (prepare and check watchers)
+        self.before: list[Callable[[], None]] = []
+        self.after: list[Callable[[], None]] = []
+        #: called when a drain ends with nothing ready; true if that made work (idle watchers)
+        self.on_idle: Callable[[], bool] | None = None
+        self.stopping = False
+        self.destroyed = False
+        self._cancelled = 0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
+        self._context = contextvars.Context()
+        self.set_running: Callable[[Any], None] = _set_running_loop
+        self.get_running: Callable[[], Any] = _get_running_loop
+        self.probe: Callable[[], Any] = _get_running_loop
+        self.running = False  # inside run_owned
+        self._watched_tasks: Any = None
+        self._bare_check: asyncio.TimerHandle | None = None
+        self._schedule = self._scheduler()
+        self.pid = os.getpid()
+
+    # -- the ready queue ------------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Make sure that a drain comes. Call in the engine's own thread, when ``armed`` is false."""
+        self.armed = True
+        try:
+            self._schedule(self.entry, context=self._context)
+        except BaseException:
+            self.armed = False
+            raise
+
+    def _arm_again(self) -> None:
+        if not self.armed and not self.destroyed:
+            self.arm()
+
+    def append_threadsafe(self, item: greenlet | Callback) -> None:
+        """Append to ``ready`` from any thread. Whoever waits in a closed loop stays where he is."""
+        self.ready.append(item)
+        if not self.armed:
+            try:
+                self.aio.call_soon_threadsafe(self._arm_again)
+            except RuntimeError:
+                if not self.aio.is_closed():
+                    raise
+
+    def call(self, callback: Callable[..., Any], *args: Any) -> Callback:
+        """Have the hub call ``callback(*args)`` after what is ready now. This thread only."""
+        item = Callback(callback, args)
+        self.ready.append(item)
+        if not self.armed:
+            self.arm()
+        return item
+
+    def make_ready(self, g: greenlet) -> None:
+        """Have the hub switch to ``g``. This thread only."""
+        self.ready.append(g)
+        if not self.armed:
+            self.arm()
+
+    def unready(self, g: greenlet) -> None:
+        """Cancel the earliest queued wake-up of ``g``: the wait that it was for is over."""
+        self.stale[g] = self.stale.get(g, 0) + 1
+
+    def park(self) -> Any:
+        """Give the thread to others until somebody switches back; the heart of every wait.
+
+        To be called by a greenlet that may block (``probe()`` is None, it is not the hub) after it has
+        arranged for its wake-up.
+        """
+        ready = self.ready
+        if ready and (turns := self.turns) > 0:
+            item = ready.popleft()
+            if type(item) is Callback or (self.stale and item in self.stale):
+                ready.appendleft(item)
+            else:
+                self.turns = turns - 1
+                return item.switch()  # type: ignore[union-attr]
+        return self.to_runner()
+
+    def drain(self) -> None:
+        """Run what is ready for as long as the budget lasts. Runs in the hub."""
+        self.draining = True
+        ready = self.ready
+        popleft = ready.popleft
+        stale = self.stale
+        heap = self.heap
+        deadline = 0.0
+        self.turns = 0
+        for hook in self.before:
+            hook()
+        try:
+            while True:
+                if self.turns <= 0:
+                    now = monotonic()
+                    if heap and heap[0][0] <= now:
+                        self.expire(now)
+                    if not deadline:
+                        deadline = now + (BUDGET_IO if self.poller is not None or self.shared else BUDGET)
+                    elif now >= deadline:
+                        break
+                    self.turns = TURNS
+                if not ready:
+                    break
+                item = popleft()
+                if type(item) is Callback:
+                    self.turns -= 1
+                    callback = item.callback
+                    if callback is not None:
+                        item.callback = None
+                        try:
+                            callback(*item.args)  # type: ignore[misc]
+                        except GreenletExit:
+                            raise
+                        except BaseException:
+                            self.handle_error(item, *sys.exc_info())
+                        item.args = None
+                elif stale and item in stale:
+                    self._drop_stale(item)  # type: ignore[arg-type]
+                else:
+                    self.turns -= 1
+                    try:
+                        item.switch()  # type: ignore[union-attr]
+                    except GreenletExit:
+                        raise
+                    except BaseException:
+                        self.handle_error(item, *sys.exc_info())
+        except GreenletExit:
+            # Thrown into the hub itself (a raw greenlet turns its own into a value): the hub is to end.
+            self.stopping = True
+            if self.owned:
+                self.aio.stop()
+            return
+        finally:
+            item = None  # type: ignore[assignment]
+            self.draining = False
+        for hook in self.after:
+            hook()
+        self._drained()
+
+    def _drop_stale(self, g: greenlet) -> None:
+        left = self.stale[g] - 1
+        if left:
+            self.stale[g] = left
+        else:
+            del self.stale[g]
+
+    def _drained(self) -> None:
+        """Decide how the loop goes on: drain again, wait for a timer, or end for want of work."""
+        if self.stopping:
+            self.aio.stop()
+            self.armed = True
+            return
+        if not self.ready:
+            self.armed = False
+            if not self.ready:  # see "Armed" above
+                if self.on_idle is not None and self.on_idle():
+                    if not self.armed:
+                        self.arm()
+                    return
+                if self.owned and not self.is_alive():
+                    self.armed = True
+                    self.aio.stop()
+                elif self.heap:
+                    self._set_alarm()
+                return
+            self.armed = True
+        self._schedule(self.entry, context=self._context)
+
+    # -- timers ---------------------------------------------------------------------------------
+
+    def call_at(self, when: float, fn: Callable[[Any], object], arg: Any, ref: bool = True) -> Timer:
+        """Have ``fn(arg)`` called at ``when`` (monotonic seconds). This thread only.
+
+        ``fn`` is called from the drain; it must not raise and must not switch: mostly it is
+        ``ready.append``.
+        """
+        timer: Timer = [when, _serial(), fn, arg, ref]
+        heappush(self.heap, timer)
+        if not self.armed:
+            self.arm()
+        return timer
+
+    def cancel(self, timer: Timer) -> bool:
+        """Cancel a timer; False if it has gone off or was cancelled before."""
+        if timer[2] is None:
+            return False
+        timer[2] = timer[3] = None
+        heap = self.heap
+        if heap[-1] is timer:  # a leaf may go at once; that is the timeout around a quick operation
+            heap.pop()
+        else:
+            self._cancelled += 1
+            if self._cancelled > 64 and self._cancelled * 2 > len(heap):
+                heap[:] = [t for t in heap if t[2] is not None]
+                heapify(heap)
+                self._cancelled = 0
+        return True
+
+    def expire(self, now: float) -> None:
+        """Call what is due at ``now``."""
+        heap = self.heap
+        while heap and heap[0][0] <= now:
+            timer = heappop(heap)
+            fn = timer[2]
+            if fn is None:
+                if self._cancelled:
+                    self._cancelled -= 1
+            else:
+                arg = timer[3]
+                timer[2] = timer[3] = None
+                fn(arg)
+
+    def _set_alarm(self) -> None:
+        """Have the loop wake us for the earliest timer. One that stands earlier is left to ring in vain."""
+        heap = self.heap
+        while heap and heap[0][2] is None:
+            heappop(heap)
+            if self._cancelled:
+                self._cancelled -= 1
+        if not heap:
+            return
+        when = heap[0][0]
+        if self._alarm is not None:
+            if self._alarm_at <= when:
+                return
+            self._alarm.cancel()
+        # libuv counts whole milliseconds and uvloop rounds to the nearest: round up, or the loop would
+        # wake too early and spin until the time has come
+        delay = when - monotonic()
+        delay = (int(delay * 1000) + 1) / 1000 if delay > 0 else 0
+        self._alarm_at = when
+        self._alarm = self.aio.call_later(delay, self._ring, context=self._context)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if not self.armed:
+            self.arm()
+
+    # -- running --------------------------------------------------------------------------------
+
+    def _own_round(self) -> None:
+        """One drain in an owned loop: the greenlet that runs the loop is the one that drains."""
+        self.set_running(None)
+        try:
+            self.drain()
+        finally:
+            self.set_running(self.aio)
+
+    def run_owned(self) -> None:
+        """Run the loop in the current greenlet until nothing is left to do or it is stopped."""
+        # not getcurrent().switch: a hub's own method makes checks that a parked greenlet has made already
+        self.to_runner = greenlet.switch.__get__(getcurrent())
+        self.armed = True
+        self.running = True
+        self._schedule(self.entry, context=self._context)
+        try:
+            self.aio.run_forever()
+        finally:
+            self.running = False
+            self.armed = True
+            self.draining = False
+            self.stopping = False
+
+    def adopt(self, entry: Callable[[], None]) -> None:
+        """The loop is run by somebody else from now on; ``entry`` is what it shall call for a drain."""
+        self.owned = False
+        self.shared = True
+        self.entry = entry
+        self.probe = self._probe_adopted
+        self.armed = False
+        if self.ready or self.heap:
+            self.arm()
+
+    def own(self) -> None:
+        """The loop has been left by who ran it: it is ours to run."""
+        self.owned = True
+        self.entry = self._own_round
+        self.probe = self.get_running
+        self.armed = True
+
+    def renew(self, aio: asyncio.AbstractEventLoop) -> None:
+        """In a forked child: go on with a loop of our own, with the same queue and the same timers."""
+        self.pid = os.getpid()
+        self.set_running(None)
+        self.aio = aio
+        self.thread_ident = get_ident()
+        self.own()
+        self.running = self.draining = self.stopping = False
+        self._alarm = self._bare_check = self._watched_tasks = None
+        self._schedule = self._scheduler()
+        if self.poller is not None:
+            self.poller.after_fork()
+
+    def _scheduler(self) -> Callable[..., Any]:
+        # A Python signal handler that runs inside select() cannot make the standard loop return from
+        # it by call_soon; uvloop wakes up for signals by itself.
+        if threading.current_thread() is threading.main_thread() and not _is_uvloop(self.aio):
+            return self.aio.call_soon_threadsafe
+        return self.aio.call_soon
+
+    def _probe_adopted(self) -> Any:
+        running = self.get_running()
+        if running is None and not self.draining:
+            return self  # not a loop, but not None: the loop that was adopted has ended
+        return running
+
+    # -- is there anything to wait for? ---------------------------------------------------------
+
+    def is_alive(self) -> bool:
+        """True if something, here or outside, may still make a greenlet ready."""
+        if self.refs > 0 or self.ready:
+            return True
+        for timer in self.heap:
+            if timer[2] is not None and timer[4]:
+                return True
+        if self.poller is not None and self.poller.waiting():
+            return True
+        if self._other_threads():
+            return True
+        return self._asyncio_alive()
+
+    def _other_threads(self) -> bool:
+        """True if another thread runs that could wake us. Idle workers of our pools cannot."""
+        return False
+
+    def _asyncio_alive(self) -> bool:
+        import asyncio
+
+        if not self.shared:
+            return False
+        tasks = asyncio.all_tasks(self.aio)
+        if tasks:
+            if self._watched_tasks is None:
+                import weakref
+
+                self._watched_tasks = weakref.WeakSet()
+            for task in tasks - set(self._watched_tasks):
+                # when the last one ends without waking anybody, the question has to be asked again
+                self._watched_tasks.add(task)
+                task.add_done_callback(self._look_again)
+            return True
+        scheduled = getattr(self.aio, "_scheduled", None)
+        if scheduled is None:
+            return True  # uvloop lists neither its timers nor its files: it may be
+        for handle in scheduled:
+            if handle is not self._alarm and handle is not self._bare_check and not handle.cancelled():
+                if self._bare_check is None:
+                    self._bare_check = self.aio.call_at(handle.when(), self._bare_checked)
+                return True
+        selector = getattr(self.aio, "_selector", None)
+        ours = {None if self.poller is None else self.poller.fileno(), getattr(self.aio, "_ssock", None)}
+        ours |= {s.fileno() for s in ours if hasattr(s, "fileno")}
+        return selector is not None and any(
+            key.fileobj not in ours and key.fd not in ours for key in selector.get_map().values()
+        )
+
+    def _look_again(self, _task: object) -> None:
+        self._arm_again()
+
+    def _bare_checked(self) -> None:
+        self._bare_check = None
+        self._arm_again()
+
+    # -- errors ---------------------------------------------------------------------------------
+
+    def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
+        """Hand an error of a callback or a raw greenlet to the hub, or print it."""
+        handler = self.error_handler
+        if handler is not None:
+            # looked up at each use: programs assign hub.handle_error
+            handler.handle_error(context, type, value, tb)
+        else:
+            import traceback
+
+            traceback.print_exception(type, value, tb)
+
+
+def _is_uvloop(aio: object) -> bool:
+    return type(aio).__module__.partition(".")[0] in ("uvloop", "winloop")

@@ -1,0 +1,70 @@
+"""What a forked child has to make anew.
+
+The loop of the parent must not be touched in the child: its epoll instance and its pipes are shared. The
+child gets a new asyncio loop; the ready queue, the timers and the greenlets go on, as in gevent. The greenlet
+of the old hub is parked deep inside ``run_forever`` of the parent's loop and must never be resumed, so the
+child gets a new hub greenlet too, and the greenlets get it as their parent.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+from .current import hub_local
+from .hub import Hub
+
+__all__ = ["reinit"]
+
+#: Hubs of the parent process: collecting one would throw GreenletExit into its parked loop.
+_kept: list[Any] = []
+
+
+def reinit() -> None:
+    """Make this thread's hub usable in a forked child. Done by itself after every ``os.fork``.
+
+    Does not block and does not switch. Does nothing where there is no hub.
+    """
+    hub = hub_local.hub
+    if hub is None or hub.loop is None or hub.loop.pid == os.getpid():
+        return
+    from bridge._config import config
+
+    old = hub.loop
+    new_aio = config.aio_loop_factory()
+    _kept.append((hub, old.aio, old._alarm))
+    started = bool(hub)
+    old.renew(new_aio)
+    if started:
+        hub = _replace(hub)
+    if hub._threadpool is not None:
+        hub._threadpool._on_fork()
+    resolver = hub._resolver
+    if resolver is not None:
+        hub._resolver = None
+    old.reinit()
+
+
+def _replace(hub: Hub) -> Hub:
+    new = type(hub)(hub.loop)
+    new.__dict__.update({k: v for k, v in hub.__dict__.items() if k not in ("_switch",)})
+    new.parent = _root(getcurrent())
+    for obj in gc.get_objects():
+        if isinstance(obj, greenlet) and not isinstance(obj, Hub) and not obj.dead and obj.parent is hub:
+            obj.parent = new
+    hub_local.hub = new
+    return new
+
+
+def _root(g: greenlet) -> greenlet:
+    while g.parent is not None:
+        g = g.parent
+    return g
+
+
+if hasattr(os, "register_at_fork"):
+    # At once, whoever forked: a plain os.fork() too must not use the parent's loop by accident.
+    os.register_at_fork(after_in_child=reinit)

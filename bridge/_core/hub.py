@@ -1,0 +1,527 @@
+"""The hub: the greenlet of a thread in which its asyncio loop runs, or that drains for a loop run by others.
+
+Theory of operation
+===================
+
+*Owned.* A plain program blocks for the first time: its greenlet switches to the hub, a child of the
+thread's main greenlet, and the hub calls ``loop.run_forever()``. The ready queue is drained in the hub.
+
+*Adopted.* A loop is running already (``asyncio.run``, uvicorn, Jupyter). Then that loop's callback
+switches to the hub for the length of one drain, and back. So in both modes the hub is the parent of every
+greenlet, the greenlet in which callbacks run, and the one that a blocking greenlet may fall back to.
+The greenlet that runs an adopted loop is the hub's parent, as the main greenlet is in owned mode;
+KeyboardInterrupt and SystemExit are thrown there.
+
+*One hub for each thread and loop.* A hub keeps its loop for life. When coroutines of another loop ask
+for the hub, a new one adopts that loop; greenlets of a loop that was closed are abandoned with their hub.
+A loop that was left open when its ``run()`` returned becomes the hub's own as soon as somebody blocks.
+
+Switching straight from the loop's callback to the greenlets, without a hub greenlet in adopted mode,
+would save one switch each way for each round; but then callbacks would run in the greenlet of the
+coroutines, ``getcurrent() is get_hub()`` would not hold in them, and a dying greenlet's parent would
+depend on the mode.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import weakref
+from _thread import get_ident
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from .current import (
+    MAIN_THREAD_IDENT,
+    blocking_place,
+    get_hub,
+    get_hub_class,
+    get_hub_if_exists,
+    get_loop,
+    hub_local,
+    set_default_hub_class,
+    set_hub,
+    set_loop,
+)
+from .errors import BlockingSwitchOutError, HubDestroyed, InvalidSwitchError, LoopExit
+from .waiter import Waiter
+from .waiting import Wait
+from .watchers import loop as Loop
+
+__all__ = [
+    "Hub",
+    "blocking_place",
+    "get_hub",
+    "get_hub_class",
+    "get_hub_if_exists",
+    "get_loop",
+    "hub_local",
+    "set_default_hub_class",
+    "set_hub",
+    "set_loop",
+]
+
+class Hub(greenlet):
+    """The greenlet that runs, or drains for, the event loop of its thread."""
+
+    #: Exceptions that are raised in the main greenlet, wherever they occur.
+    SYSTEM_ERROR: Any = (KeyboardInterrupt, SystemExit, SystemError)
+    #: Exceptions that are not printed.
+    NOT_ERROR: Any = (GreenletExit, SystemExit)
+
+    #: Size of the thread pool.
+    threadpool_size = 10
+
+    name = ""
+    loop: Loop
+    dead: bool
+    #: the thread this hub belongs to
+    thread_ident: int
+    main_hub: bool | None = None
+    periodic_monitoring_thread: Any = None
+    _resolver: Any = None
+    _threadpool: Any = None
+    _idents: ClassVar[Any] = None
+
+    def __init__(self, loop: Loop | None = None, default: bool | None = None) -> None:
+        greenlet.__init__(self, None, None)
+        self.thread_ident = get_ident()
+        self._closing = False
+        self._joining: list[Any] = []
+        self.spawning_greenlet: Callable[[], greenlet | None] = weakref.ref(getcurrent())
+        self.spawn_tree_locals: dict[str, Any] = {}
+        if self.ident_registry is None:
+            from bridge._ident import IdentRegistry
+
+            Hub._idents = IdentRegistry()
+        if loop is None:
+            from bridge._config import config
+
+            is_default = self.thread_ident == MAIN_THREAD_IDENT if default is None else default
+            loop = config.loop(default=is_default)
+        self.loop = loop
+        if loop.owned:
+            self.main_hub = loop.default
+        loop.error_handler = weakref.proxy(self)
+        # from here on a greenlet that blocks falls back to us, running or not
+        self._switch = super().switch
+        loop.to_runner = self._switch
+
+    # -- switching --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """What the hub greenlet does; entered by the first switch to it."""
+        try:
+            while not self._closing:
+                if self.loop.owned:
+                    self._run_owned()
+                else:
+                    self._drain_adopted()
+        except GreenletExit:
+            # thrown in by destroy(), or by the collection of a hub whose loop is gone
+            pass
+
+    def _run_owned(self) -> None:
+        loop = self.loop
+        error: BaseException | None = None
+        try:
+            loop.run_owned()
+        except (KeyboardInterrupt, SystemExit) as e:
+            error = e
+        parent = self.parent
+        assert parent is not None
+        if self._closing:
+            return
+        if error is not None:
+            parent.throw(error)
+        elif loop.ready:
+            return  # work arrived while the loop was stopping: go round again
+        elif self._joining:
+            joining, self._joining = self._joining, []
+            for wait in joining:
+                wait.wake()
+        else:
+            parent.throw(LoopExit("This operation would block forever", self, _blocked_where(self)))
+
+    def _drain_adopted(self) -> None:
+        self.loop.drain()
+        if self.loop.stopping:
+            self._closing = True
+            return
+        parent = self.parent
+        assert parent is not None
+        parent.switch()
+
+    def _enter(self) -> None:
+        """The adopted loop's callback: hide the loop, drain in the hub, show the loop again."""
+        loop = self.loop
+        runner = getcurrent()
+        if self.parent is not runner:
+            self.parent = runner
+        loop.set_running(None)
+        try:
+            self._switch()
+        finally:
+            loop.set_running(loop.aio)
+            if loop.draining:
+                # left by an exception thrown into our greenlet: the drain is to go on later
+                loop.draining = False
+                loop.arm()
+
+    def switch(self, *args: Any, **kwargs: Any) -> Any:
+        """Block the current greenlet until somebody switches to it.
+
+        Raises BlockingSwitchOutError in the hub itself and in coroutines.
+        """
+        current = getcurrent()
+        switch_out = getattr(current, "switch_out", None)
+        if switch_out is not None:
+            switch_out()
+        if self.loop is not None and self.loop.probe() is not None:
+            blocking_place(current)
+        return super().switch(*args, **kwargs)
+
+    def switch_out(self) -> None:
+        """Refuse to block in the hub."""
+        raise BlockingSwitchOutError("Impossible to call blocking function in the event loop callback")
+
+    def __bool__(self) -> bool:
+        return super().__bool__()
+
+    # -- identity ---------------------------------------------------------------------------------
+
+    @property
+    def ident_registry(self) -> Any:
+        """The registry that gives greenlets their ``minimal_ident``."""
+        return Hub._idents
+
+    @property
+    def minimal_ident(self) -> int:
+        """A small number that identifies the hub while it lives."""
+        return self.ident_registry.get_ident(self)  # type: ignore[no-any-return]
+
+    @property
+    def backend(self) -> str:
+        """Name of the loop below."""
+        return self.loop.backend
+
+    @property
+    def aio_loop(self) -> Any:
+        """The asyncio loop of this thread.
+
+        Whoever takes it may schedule what the hub cannot see; on a loop that does not list its timers
+        (uvloop) the hub then no longer raises LoopExit.
+        """
+        self.loop.shared = True
+        return self.loop.aio
+
+    @property
+    def loop_class(self) -> type[Loop]:
+        """The class of the hub's loop."""
+        return Loop
+
+    def __repr__(self) -> str:
+        info = "destroyed" if self.loop is None else self.loop._format()
+        mode = "" if self.loop is None or self.loop.owned else " adopted"
+        pool = f" threadpool={self._threadpool!r}" if self._threadpool is not None else ""
+        resolver = f" resolver={self._resolver!r}" if self._resolver is not None else ""
+        return (
+            f"<{type(self).__name__} {self.name!r} at {id(self):#x} {info}{mode}{resolver}{pool} "
+            f"thread_ident={self.thread_ident:#x}>"
+        )
+
+    # -- errors -----------------------------------------------------------------------------------
+
+    def _normalize_exception(self, t: Any, v: Any, tb: Any) -> tuple[Any, Any, Any]:
+        if isinstance(v, str):
+            v = t(v)
+        if v is None and isinstance(t, type):
+            v = t()
+        return t, v, tb
+
+    def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None:
+        """Take an error that nobody has caught: print it, and raise a system error in the main greenlet.
+
+        May be replaced on the instance. ``context`` is the greenlet, callback or watcher; None for an
+        error of the loop itself, which is raised in the main greenlet.
+        """
+        type, value, tb = self._normalize_exception(type, value, tb)
+        if type is HubDestroyed:
+            self.parent.throw(value)  # type: ignore[union-attr]
+            return
+        if not issubclass(type, self.NOT_ERROR):
+            self.print_exception(context, type, value, tb)
+        if context is None or issubclass(type, self.SYSTEM_ERROR):
+            self.handle_system_error(type, value, tb)
+
+    def handle_system_error(self, type: Any, value: Any, tb: Any = None) -> None:
+        """Raise an exception in the main greenlet (the one that runs an adopted loop)."""
+        current = getcurrent()
+        parent = self.parent
+        if isinstance(value, BaseException):
+            value = value.with_traceback(tb) if tb is not None else value
+            exception: Any = (value,)
+        else:
+            exception = (type, value, tb)
+        assert parent is not None
+        if current is self or current is parent or self.loop is None:
+            parent.throw(*exception)
+            return
+        # life may go on after it: this greenlet is to be resumed as well
+        loop = self.loop
+        loop.make_ready(current)
+        parent.throw(*exception)
+
+    def print_exception(self, context: object, t: Any, v: Any, tb: Any) -> None:
+        """Print a traceback and which greenlet or callback it comes from to ``exception_stream``."""
+        stream = self.exception_stream
+        if stream is None:
+            return
+        import traceback
+
+        text = "".join(traceback.format_exception(t, v, tb))
+        if context is not None:
+            if not isinstance(context, str):
+                try:
+                    context = self.format_context(context)
+                except Exception as e:
+                    text += "".join(traceback.format_exception(e))
+                    context = object.__repr__(context)
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            text += f"{now} {context} failed with {getattr(t, '__name__', 'exception')}\n\n"
+        try:
+            stream.write(text)
+        except (OSError, ValueError):
+            pass  # stderr is closed: nowhere is left to say it
+
+    @property
+    def exception_stream(self) -> Any:
+        """Where errors are printed: the ``sys.stderr`` of the moment; None if there is none."""
+        return sys.stderr
+
+    @property
+    def format_context(self) -> Callable[[object], str]:
+        """How the context of an error is shown."""
+        own = self.__dict__.get("_format_context")
+        if own is None:
+            from bridge._config import config
+
+            own = config.format_context
+        return own  # type: ignore[no-any-return]
+
+    @format_context.setter
+    def format_context(self, value: Callable[[object], str]) -> None:
+        self.__dict__["_format_context"] = value
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def wait(self, watcher: Any) -> None:
+        """Block until ``watcher``, which must not be started, has its event."""
+        waiter = Waiter(self)
+        watcher.start(waiter.switch, waiter)
+        try:
+            result = waiter.get()
+            if result is not waiter:
+                raise InvalidSwitchError(
+                    f"Invalid switch into {getcurrent()!r}: got {result!r} (expected {waiter!r})"
+                )
+        finally:
+            watcher.stop()
+
+    def cancel_wait(self, watcher: Any, error: Any, close_watcher: bool = False) -> None:
+        """Raise ``error`` in the greenlet that waits for ``watcher`` in :meth:`wait`, soon.
+
+        Does not block. A watcher of None is ignored.
+        """
+        if watcher is None:
+            return
+        if watcher.callback is not None:
+            self.loop.run_callback(self._cancel_wait, watcher, error, close_watcher)
+            return
+        if close_watcher:
+            watcher.close()
+
+    def cancel_waits_close_and_then(self, watchers: Any, exc_kind: Any, then: Any, *then_args: Any) -> None:
+        """Cancel the waits for all ``watchers``, close them, and call ``then(*then_args)``; soon."""
+
+        def cancel() -> None:
+            try:
+                for watcher in watchers:
+                    self._cancel_wait(watcher, exc_kind, True)
+            finally:
+                then(*then_args)
+
+        self.loop.run_callback(cancel)
+
+    def _cancel_wait(self, watcher: Any, error: Any, close_watcher: bool) -> None:
+        # the watcher's callback is Waiter.switch: its owner is who waits
+        active = watcher.active
+        callback = watcher.callback
+        if close_watcher:
+            watcher.close()
+        if active and callback is not None:
+            waiting = getattr(callback, "__self__", None)
+            if isinstance(waiting, Waiter):
+                waiting.throw(error)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left that could happen: no greenlets, timers, watchers, asyncio tasks.
+
+        Blocks the main greenlet, from which alone it may be called. Returns True when nothing is left,
+        False after ``timeout`` seconds.
+        """
+        if getcurrent() is not self.parent and self.loop.owned:
+            raise AssertionError("hub.join() is only possible from the MAIN greenlet")
+        if self.dead:
+            return True
+        wait = Wait()
+        self._joining.append(wait)
+        loop = self.loop
+        timer = None
+        if timeout is not None:
+            timer = loop.call_at(time.monotonic() + timeout, lambda w: w._expire(), wait, ref=False)
+        try:
+            wait.block()
+        except LoopExit:
+            return True
+        finally:
+            if timer is not None:
+                loop.cancel(timer)
+            if wait in self._joining:
+                self._joining.remove(wait)
+        return not wait.timed_out
+
+    # -- services ---------------------------------------------------------------------------------
+
+    @property
+    def resolver_class(self) -> Any:
+        """The class of resolver that the configuration names."""
+        from bridge._config import config
+
+        return config.resolver
+
+    @property
+    def resolver(self) -> Any:
+        """The DNS resolver of this hub, made at the first use."""
+        if self._resolver is None:
+            self._resolver = self.resolver_class(hub=self)
+        return self._resolver
+
+    @resolver.setter
+    def resolver(self, value: Any) -> None:
+        self._resolver = value
+
+    @resolver.deleter
+    def resolver(self) -> None:
+        self._resolver = None
+
+    @property
+    def threadpool_class(self) -> Any:
+        """The class of thread pool that the configuration names."""
+        from bridge._config import config
+
+        return config.threadpool
+
+    @property
+    def threadpool(self) -> Any:
+        """The thread pool of this hub, made at the first use."""
+        if self._threadpool is None:
+            from bridge._config import config
+
+            self._threadpool = self.threadpool_class(
+                self.threadpool_size, hub=self, idle_task_timeout=config.threadpool_idle_task_timeout
+            )
+        return self._threadpool
+
+    @threadpool.setter
+    def threadpool(self, value: Any) -> None:
+        self._threadpool = value
+
+    @threadpool.deleter
+    def threadpool(self) -> None:
+        self._threadpool = None
+
+    # -- end --------------------------------------------------------------------------------------
+
+    def destroy(self, destroy_loop: bool | None = None) -> None:
+        """End the hub and free its loop, thread pool and resolver. Call it in the hub's own thread.
+
+        ``destroy_loop``: close the loop too; by default only if the hub made it and it is not the
+        main thread's. A greenlet of this hub can't be resumed afterwards.
+        """
+        if self.loop is None:
+            return
+        loop = self.loop
+        if self.periodic_monitoring_thread is not None:
+            self.periodic_monitoring_thread.kill()
+            self.periodic_monitoring_thread = None
+        if destroy_loop is None:
+            destroy_loop = not loop.default
+        if self._resolver is not None:
+            self._resolver.close()
+            self._resolver = None
+        if self._threadpool is not None:
+            self._threadpool.kill()
+            self._threadpool = None
+        if self and not self.dead and getcurrent() is not self and get_ident() == self.thread_ident:
+            self._closing = True
+            self.parent = getcurrent()
+            self.throw(HubDestroyed(destroy_loop))
+        if destroy_loop or not loop.default:
+            _settle(loop)
+            loop.destroy()
+        else:
+            hub_local.next_loop = loop
+        self.loop = None  # type: ignore[assignment]
+        if hub_local.hub is self:
+            hub_local.hub = None
+
+    def start_periodic_monitoring_thread(self) -> Any:
+        """Start (at most once) and return the thread that watches this hub for blocking."""
+        if self.periodic_monitoring_thread is None and get_ident() == self.thread_ident:
+            from bridge._config import config
+
+            self.periodic_monitoring_thread = config.monitor_class(self)
+        return self.periodic_monitoring_thread
+
+
+def _settle(loop: Loop) -> None:
+    """Let what asyncio code has left in an owned loop end: cancelled tasks, async generators."""
+    if not loop.owned or not loop.shared or loop.aio.is_closed() or loop.aio.is_running():
+        return
+    import asyncio
+
+    aio = loop.aio
+    loop.armed = True  # greenlets are not resumed any more
+    tasks = asyncio.all_tasks(aio)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        aio.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    aio.run_until_complete(aio.shutdown_asyncgens())
+
+
+def _blocked_where(hub: Hub) -> list[str]:
+    """For LoopExit: which greenlets of this hub wait, and where."""
+    import gc
+
+    found = []
+    for obj in gc.get_objects():
+        if isinstance(obj, greenlet) and obj is not hub and not obj.dead and (obj.parent is hub or obj is hub.parent):
+            frame = obj.gr_frame
+            here = os.path.dirname(__file__)
+            while frame is not None and frame.f_code.co_filename.startswith(here):
+                frame = frame.f_back
+            if frame is not None:
+                found.append(
+                    f"{obj!r} waits in {frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+                )
+        if len(found) >= 20:
+            break
+    return found
+
+
+set_default_hub_class(Hub)

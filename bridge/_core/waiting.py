@@ -1,0 +1,243 @@
+"""One wait of one greenlet, and lines of those who wait.
+
+Theory of operation
+===================
+
+Every blocking call of the library is the same four steps::
+
+    w = Wait()                      # refuses where nothing may block
+    line.append(w)                  # say where the wake-up is to come from
+    try:
+        w.block(timeout)            # others run until w.wake() or the timeout
+    except BaseException:           # kill, Timeout, Task.cancel, KeyboardInterrupt
+        line.discard(w)             # undo, pass on what was meant for us
+        raise
+
+``wake()`` may come from anywhere: another greenlet, the hub, a coroutine, a callback of the loop, another
+thread. It queues the greenlet in the ready queue of *its* engine, once. Invariant: ``woken`` is true
+exactly if the greenlet has an entry in ``ready`` for this wait, or if the wait is over. A wait that ends
+by an exception after its wake-up was queued leaves a tombstone for that entry (``Engine.unready``).
+
+*Told, not given.* A primitive with something to give (a permit, an item) tells the **head** of its line and
+leaves it there; the head takes what it was told of when it runs, leaves the line, and tells the next one
+if there is more. In between a running greenlet may snatch it, as in gevent; the head then waits on in
+its place. So nothing is ever in flight in a wake-up, an undone wait has nothing to return, and first come
+is first served. Invariant of such a line: *if there is something to take and the line is not empty, the
+head has been told*. The way not taken, giving the thing to the waiter with the wake-up, needs every
+abort to give it back in the right order, and a way to show it as neither taken nor free.
+
+*Threads.* The primitives are used by several threads without a lock of their own. What makes that sound
+is that CPython changes threads only when a function is entered, at a backward jump and after a call. So
+a test followed by stores, or by one call into C, is atomic::
+
+    if self.counter > 0:            # no other thread can run between these lines
+        self.counter -= 1
+
+    if line and not line[0].woken:  # nor here, up to and including the call
+        line[0].wake()
+
+Code that relies on it says "atomic". A lock would cost more than the rest of an uncontended acquire.
+"""
+
+from __future__ import annotations
+
+from _thread import get_ident
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent, greenlet
+
+from .current import blocking_place, get_hub, hub_local
+from .errors import InvalidSwitchError
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["Wait", "WaitLine"]
+
+
+class Wait:
+    """A wait of the current greenlet (or, in a portal, of the current task).
+
+    Raises BlockingSwitchOutError where blocking is impossible: in the hub and in a coroutine without
+    a portal.
+    """
+
+    __slots__ = ("dead", "engine", "greenlet", "portal", "timed_out", "woken")
+
+    engine: Engine
+    greenlet: greenlet
+    portal: Any
+
+    def __init__(self) -> None:
+        hub = hub_local.hub
+        if hub is None:
+            hub = get_hub()
+        current = getcurrent()
+        engine = hub.loop
+        if engine.probe() is None and current is not hub:
+            self.portal = None
+        else:
+            # the hub itself, a portal, or a hub whose loop has ended
+            self.portal, engine = blocking_place(current)
+        self.engine = engine
+        self.greenlet = current
+        self.woken = False
+        self.dead = False
+        self.timed_out = False
+
+    def block(self, timeout: float | None = None) -> bool:
+        """Let others run until :meth:`wake`; True if woken, False after ``timeout`` seconds.
+
+        An exception thrown into the greenlet comes out of here; the wait is over then, and a wake-up
+        that was on its way is void. The caller withdraws from where it was registered.
+        """
+        if self.portal is not None:
+            return self.portal.block(self, timeout)  # type: ignore[no-any-return]
+        engine = self.engine
+        if timeout is None:
+            try:
+                engine.park()
+                if self.woken:
+                    return True
+                raise self._invalid()
+            except BaseException:
+                self._over()
+                raise
+        timer = engine.call_at(monotonic() + timeout, Wait._expire, self)
+        try:
+            engine.park()
+            if not self.woken:
+                raise self._invalid()
+        except BaseException:
+            engine.cancel(timer)
+            self._over()
+            raise
+        if self.timed_out:
+            return False
+        engine.cancel(timer)
+        return True
+
+    def _invalid(self) -> InvalidSwitchError:
+        return InvalidSwitchError(
+            f"{self.greenlet!r} was switched to while it waits for something else; "
+            "wake it through what it waits for (event.set(), queue.put() ...), not by switch()"
+        )
+
+    def _over(self) -> None:
+        """The wait has ended by an exception: cancel the wake-up that may be queued."""
+        if self.woken:
+            self.engine.unready(self.greenlet)
+        self.woken = True  # a wake-up that comes later is for nobody
+
+    def wake(self) -> None:
+        """End the wait. From any thread, greenlet or callback; does nothing the second time."""
+        if self.woken:
+            return
+        self.woken = True
+        if self.portal is not None:
+            self.portal.wake(self)
+            return
+        engine = self.engine
+        if engine.thread_ident == get_ident():
+            engine.ready.append(self.greenlet)
+            if not engine.armed:
+                engine.arm()
+        else:
+            engine.append_threadsafe(self.greenlet)
+
+    def _expire(self) -> None:
+        if not self.woken:
+            self.timed_out = True
+            self.wake()
+
+
+class WaitLine(deque[Any]):
+    """Those who wait for one thing, in order of arrival.
+
+    Invariant: neither the first nor the last entry is dead, so an empty line is false and ``line[0]``
+    is somebody. Leaving from the middle leaves a tombstone, as a search for the place would make the
+    death of n waiters cost n²; tombstones go when they reach an end, or when they are the majority.
+    """
+
+    __slots__ = ("tombstones",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tombstones = 0
+
+    def discard(self, wait: Any) -> None:
+        """Take ``wait`` out of the line, wherever it is; nothing if it has left."""
+        if wait.dead or not self:
+            return
+        if self[0] is wait:
+            self.leave()
+        elif self[-1] is wait:
+            wait.dead = True
+            self.pop()
+            while self and self[-1].dead:
+                self.pop()
+                self.tombstones -= 1
+        else:
+            wait.dead = True
+            self.tombstones += 1
+            if self.tombstones * 2 > len(self):
+                first, last = self[0], self[-1]
+                alive = [w for w in self.copy() if not w.dead]
+                if self and self[0] is first and self[-1] is last:  # atomic: nobody came or left meanwhile
+                    _refill(self, alive)
+                    self.tombstones = 0
+
+    def leave(self) -> Any:
+        """Take the head out of the line and return it."""
+        head = self.popleft()
+        head.dead = True  # to a later discard
+        while self.tombstones and self and self[0].dead:
+            self.popleft()
+            self.tombstones -= 1
+        return head
+
+    def tell(self) -> None:
+        """Wake the head, if there is one that was not told yet. It stays in line."""
+        if self and not (head := self[0]).woken:  # atomic
+            head.wake()
+
+    def wake_all(self) -> None:
+        """Wake everybody who is in line now and empty it."""
+        while self:  # atomic with the popleft
+            wait = self.popleft()
+            if wait.dead:
+                self.tombstones -= 1
+            else:
+                wait.dead = True
+                wait.wake()
+
+
+#: Clears a deque and fills it again in one call into C.
+_refill = deque.__init__
+
+
+class Link:
+    """Something that a finishing greenlet (or a set result) tells at once, without a call in the hub.
+
+    Only for wake-ups: ``notify`` must neither switch nor raise.
+    """
+
+    __slots__ = ()
+
+    def notify(self, source: Any) -> None:
+        """``source`` has finished."""
+        raise TypeError(f"{type(self).__name__} must define notify()")
+
+
+class WaitLink(Link):
+    """Wakes one wait."""
+
+    __slots__ = ("wait",)
+
+    def __init__(self, wait: Any) -> None:
+        self.wait = wait
+
+    def notify(self, source: Any) -> None:
+        self.wait.wake()

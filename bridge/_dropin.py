@@ -1,0 +1,228 @@
+"""Drop-in mode: the name `gevent` stands for bridge.
+
+Theory of operation
+===================
+
+:func:`install_as_gevent` puts one finder in front of ``sys.meta_path``. It answers for three kinds of
+names and leaves all others, and the loading of files, to the import system:
+
+1. ``gevent`` itself is the ordinary package in the folder ``compat/gevent``, found by the ordinary
+   path finder. So ``__file__``, ``__spec__``, ``__path__`` and reloading are what they always are.
+2. ``gevent.X``, where gevent has a module X and bridge has it too, is the *same module object* as
+   ``bridge.X``: a patch or an ``isinstance`` test made through one name holds for the other.
+3. Below such a module (``gevent.monkey.api``) whatever bridge has counts. Otherwise python would find the
+   file through ``gevent.monkey.__path__`` and load it a second time, with a state of its own.
+
+Everything else, ``gevent.coros`` for instance, python finds by itself through ``gevent.__path__``, to which
+anybody may append. A module that bridge happens to have and gevent has not stays out of the way there.
+
+*Other processes.* A program that multiprocessing starts anew (spawn, forkserver) imports the main module
+again, and with it gevent. What the parent sends to the child therefore carries one thing more, which
+puts the child into drop-in mode as it is unpickled, before the main module is imported.
+
+The way not taken: one loop over ``sys.modules`` at installation. It would import everything, and would
+make every program look as if it had imported gevent, which libraries test for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+__all__ = ["install_as_gevent"]
+
+#: The modules of gevent 26.9 that bridge gives to `gevent` when it has them: all public ones, and those
+#: private ones whose names and contents bridge keeps for the sake of libraries that import them.
+SHARED = frozenset(
+    [
+        "ares", "backdoor", "baseserver", "builtins", "contextvars", "core", "event", "events",
+        "exceptions", "fileobject", "greenlet", "hub", "local", "lock", "monkey", "os", "pool", "pywsgi",
+        "queue", "resolver", "resolver_ares", "resolver_thread", "select", "selectors", "server", "signal",
+        "socket", "ssl", "subprocess", "thread", "threading", "threadpool", "time", "timeout", "util",
+        "win32util",
+        "_config", "_ident", "_imap", "_monitor",
+    ]
+)
+
+_SPAWN = "multiprocessing.spawn"
+
+
+def install_as_gevent() -> None:
+    """Make ``import gevent`` and ``import gevent.*`` give bridge, from now on and in the whole process.
+
+    Wins over an installed gevent. ``gevent.queue is bridge.queue`` holds for every module that both
+    have; submodules which bridge does not define are looked for in ``gevent.__path__``. Processes that
+    multiprocessing starts are in drop-in mode too. Sets ``bridge.config.inherit_context`` to false, since
+    gevent's greenlets start with an empty context. Calling it again changes nothing.
+
+    Raises RuntimeError if the real gevent is already imported. Does not block; callable from any thread
+    and from coroutines, but meant for the first lines of a program.
+    """
+    installed = any(isinstance(finder, _Finder) for finder in sys.meta_path)
+    real = _real_gevent(installed)
+    if real is not None:
+        raise RuntimeError(
+            f"install_as_gevent(): {real!r} is already imported, and what has been taken from it would stay. "
+            "Call bridge.install_as_gevent() before the first import of gevent, or start the program with "
+            "`python -m bridge`."
+        )
+    if installed:
+        return
+    from bridge import config
+
+    config.inherit_context = False
+    if "gevent" in sys.modules and sys.modules["gevent"] is None:
+        del sys.modules["gevent"]  # None forbids the import
+    sys.meta_path.insert(0, _Finder())
+    spawn = sys.modules.get(_SPAWN)
+    if spawn is not None:
+        _tell_children(spawn)
+
+
+def _real_gevent(installed: bool) -> ModuleType | None:
+    """Return a module of the real gevent, if there is one."""
+    package = sys.modules.get("gevent")
+    if package is not None:
+        return None if getattr(package, "__file__", None) == _package_spec().origin else package
+    if installed:
+        return None
+    # submodules without their package: an import that failed, or somebody emptied sys.modules
+    return next((m for name, m in sys.modules.items() if name.startswith("gevent.") and m is not None), None)
+
+
+def _package_spec() -> ModuleSpec:
+    """Return the spec of the package `gevent` that is ours."""
+    bridge = Path(__file__).parent
+    # an installed wheel carries the folder inside bridge; a checkout has it beside bridge
+    for folder in (bridge / "_compat", bridge.parent / "compat"):
+        spec = PathFinder.find_spec("gevent", [str(folder)])
+        if spec is not None and spec.loader is not None:
+            return spec
+    raise ModuleNotFoundError(
+        f"the folder with bridge's gevent package is missing from {bridge}: install gevent-bridge anew",
+        name="gevent",
+    )
+
+
+class _Finder(MetaPathFinder):
+    """Answers for `gevent`, and for the modules that gevent and bridge both have."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname.startswith("gevent."):
+            return _alias(fullname)
+        if fullname == "gevent":
+            return _package_spec()
+        if fullname == _SPAWN:
+            spec = PathFinder.find_spec(fullname, path, target)
+            if spec is not None and spec.loader is not None:
+                spec.loader = _SpawnLoader(spec.loader)
+            return spec
+        return None
+
+
+def _alias(fullname: str) -> ModuleSpec | None:
+    """Return a spec that gives the module of bridge for ``gevent.X``, None if it is not to be bridge's."""
+    parts = fullname.split(".")
+    if parts[1] not in SHARED:
+        return None
+    if len(parts) > 2 and sys.modules.get(f"gevent.{parts[1]}") is not sys.modules.get(f"bridge.{parts[1]}"):
+        return None
+    try:
+        real = find_spec("bridge" + fullname.removeprefix("gevent"))
+    except ModuleNotFoundError:
+        return None
+    if real is None:
+        return None
+    spec = ModuleSpec(fullname, _Alias(real), origin=real.origin)
+    spec.submodule_search_locations = real.submodule_search_locations
+    return spec
+
+
+class _Alias(InspectLoader):
+    """Loads ``gevent.X`` by putting ``bridge.X`` in its place."""
+
+    def __init__(self, real: ModuleSpec) -> None:
+        self.real = real
+
+    def exec_module(self, module: ModuleType) -> None:
+        # The import system takes from sys.modules what it finds there after this. Handing out the real
+        # module from create_module() would have it write our spec into that module.
+        sys.modules[module.__name__] = importlib.import_module(self.real.name)
+
+    # runpy (`python -m gevent.monkey`), pkgutil and inspect ask for the rest
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        return self._inspect().get_code(self.real.name)
+
+    def get_source(self, fullname: str) -> str | None:
+        return self._inspect().get_source(self.real.name)
+
+    def is_package(self, fullname: str) -> bool:
+        return self.real.submodule_search_locations is not None
+
+    def _inspect(self) -> InspectLoader:
+        loader = self.real.loader
+        if not isinstance(loader, InspectLoader):
+            raise ImportError(f"{loader!r} cannot show the code of {self.real.name}", name=self.real.name)
+        return loader
+
+
+class _SpawnLoader(Loader):
+    """Loads multiprocessing.spawn, then makes it tell its children."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        _tell_children(module)
+
+
+def _tell_children(spawn: ModuleType) -> None:
+    """Have multiprocessing put the processes that it starts anew into drop-in mode."""
+    get_preparation_data = spawn.get_preparation_data
+    if getattr(get_preparation_data, "__module__", None) == __name__:
+        return
+
+    def get_preparation_data_with_gevent(name: str) -> dict[str, Any]:
+        data: dict[str, Any] = get_preparation_data(name)
+        if sys._getframe(1).f_code.co_name == "ensure_running":
+            # For the fork server itself, which gets these values on its command line. It may import the
+            # main module beforehand, to save its children the time; that would be without us.
+            data.pop("init_main_from_path", None)
+            data.pop("init_main_from_name", None)
+        else:
+            data["gevent"] = _InChild(data.get("sys_path", sys.path))
+        return data
+
+    spawn.get_preparation_data = get_preparation_data_with_gevent  # type: ignore[attr-defined]
+
+
+class _InChild:
+    """Unpickling it calls install_as_gevent(), with the parent's ``sys.path``.
+
+    Needs nothing but the standard library to be unpickled: the child has its own idea of ``sys.path`` until
+    then, which need not lead to bridge.
+    """
+
+    def __init__(self, path: list[str]) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        code = f"import sys; sys.path[:] = {self.path!r}; import bridge; bridge.install_as_gevent()"
+        return exec, (code, {})

@@ -1,0 +1,160 @@
+"""Waiting for several objects at once: ``wait`` and ``iwait``.
+
+Anything with ``rawlink`` and ``unlink`` can be waited for: greenlets, events, results, semaphores.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import Any, TypeVar
+
+from ._core.hub import get_hub
+from ._core.waiting import Link, Wait
+from .timeout import Timeout, wait_limited
+
+__all__ = ["iwait", "wait"]
+
+T = TypeVar("T")
+
+
+class _Collector(Link):
+    """Told by each object as it becomes ready; wakes one wait when ``needed`` have come."""
+
+    __slots__ = ("done", "needed", "wait")
+
+    def __init__(self) -> None:
+        self.done: deque[Any] = deque()
+        self.needed = 0
+        self.wait: Wait | None = None
+
+    def notify(self, source: Any) -> None:
+        self.done.append(source)
+        if self.wait is not None and len(self.done) >= self.needed:
+            self.wait.wake()
+
+    __call__ = notify
+
+    def block(self, needed: int, timeout: Any) -> bool:
+        """Wait until ``needed`` are there; False if the time was over before."""
+        if len(self.done) >= needed:
+            return True
+        self.needed = needed
+        self.wait = wait = Wait()
+        try:
+            return wait_limited(wait, timeout)
+        finally:
+            self.wait = None
+
+
+def _register(objects: list[Any], collector: _Collector) -> None:
+    linked = []
+    try:
+        for obj in objects:
+            rawlink = getattr(obj, "rawlink", None)
+            if rawlink is None:
+                raise TypeError(
+                    f"wait() and joinall() take greenlets, events and the like, which have rawlink(); not {obj!r}"
+                )
+            rawlink(collector)
+            linked.append(obj)
+    except BaseException:
+        for obj in linked:
+            obj.unlink(collector)
+        raise
+
+
+def iwait(
+    objects: Iterable[T], timeout: float | Timeout | None = None, count: int | None = None
+) -> Iterator[T]:
+    """Give objects as they become ready, in that order. ``next()`` blocks.
+
+    :param timeout: seconds for all of it.
+    :param count: give so many at the most.
+
+    The result is a context manager too: leaving it lets go of the objects not waited for.
+    """
+    if objects is None:
+        get_hub().join(timeout=timeout)  # type: ignore[arg-type]
+        return iter(())
+    return _IWait(list(objects), timeout, count)
+
+
+class _IWait(Iterator[T]):
+    def __init__(self, objects: list[T], timeout: Any, count: int | None) -> None:
+        self._objects = objects
+        self._left = len(objects) if count is None else min(count, len(objects))
+        self._collector = _Collector()
+        self._timeout = timeout
+        self._deadline: float | None = None
+        if timeout is not None and not isinstance(timeout, Timeout):
+            self._deadline = monotonic() + timeout
+        self._linked = True
+        _register(objects, self._collector)
+
+    def __iter__(self) -> _IWait[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._left <= 0:
+            self._unlink()
+            raise StopIteration
+        timeout = self._timeout
+        if self._deadline is not None:
+            timeout = self._deadline - monotonic()
+        try:
+            arrived = self._collector.block(1, timeout)
+        except BaseException:
+            self._unlink()
+            raise
+        if not arrived:
+            self._left = 0
+            self._unlink()
+            raise StopIteration
+        self._left -= 1
+        return self._collector.done.popleft()  # type: ignore[no-any-return]
+
+    def __enter__(self) -> _IWait[T]:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._left = 0
+        self._unlink()
+
+    def __del__(self) -> None:
+        self._unlink()
+
+    def _unlink(self) -> None:
+        if self.__dict__.get("_linked"):
+            self._linked = False
+            for obj in self._objects:
+                obj.unlink(self._collector)  # type: ignore[attr-defined]
+
+
+def wait(
+    objects: Iterable[T] | None = None, timeout: float | Timeout | None = None, count: int | None = None
+) -> Any:
+    """Wait until objects are ready: greenlets, events, results, semaphores. Blocks.
+
+    :param timeout: seconds to wait at the most.
+    :param count: wait for so many only.
+
+    Returns those that are ready, in the order in which they became so. Without ``objects``: waits until
+    nothing is left that could happen, and returns whether that came before the timeout.
+    """
+    if objects is None:
+        return get_hub().join(timeout=timeout)  # type: ignore[arg-type]
+    every = list(objects)
+    needed = len(every) if count is None else min(count, len(every))
+    if needed <= 0:
+        return []
+    collector = _Collector()
+    _register(every, collector)
+    try:
+        collector.block(needed, timeout)
+    finally:
+        if len(collector.done) < len(every):
+            for obj in every:
+                obj.unlink(collector)  # type: ignore[attr-defined]
+    return list(collector.done)[:needed] if count is not None else list(collector.done)

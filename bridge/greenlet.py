@@ -1,0 +1,794 @@
+"""Greenlets with a result, links and names; twin of :mod:`gevent.greenlet`.
+
+A :class:`Greenlet` goes through these phases, and each change of phase is made by one place::
+
+    NEW ── start() ──> QUEUED ── the hub switches to it ──> RUNNING ── run() ends ──> ENDED
+     │                   │  (LATER: the same, by a timer)                               ^
+     └── kill(), throw() ┴───────────────── without ever having run ───────────────────┘
+
+Only the hub's ready queue switches to a greenlet. ``kill()`` has the hub throw the exception in; the wait in
+which the greenlet is undoes itself.
+
+When it ends, its links are told in the order in which they were made: waits (``join``, ``get``,
+``joinall``) are woken at once, callbacks are queued for the hub.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import weakref
+from _thread import get_ident
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from functools import partial
+from time import monotonic
+from types import CodeType, CoroutineType, FrameType, TracebackType
+from typing import Any, ClassVar, Generic, TypeVar, cast, overload
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from ._aio.awaiting import await_
+from ._config import config
+from ._core.callbacks import Callback
+from ._core.hub import Hub, get_hub
+from ._core.waiting import Link, Wait, WaitLink
+from ._core.watchers import loop as Loop
+from ._joining import iwait, wait
+from .timeout import Timeout, expired, wait_limited
+
+__all__ = ["Greenlet", "joinall", "killall"]
+
+T = TypeVar("T")
+G = TypeVar("G", bound="Greenlet[Any]")
+
+NEW, QUEUED, LATER, RUNNING, ENDED = range(5)
+
+_spawn_callbacks: set[Callable[[Any], object]] = set()
+
+
+class _Frame:
+    """What remains of a frame of the spawner: enough for ``traceback.print_stack``."""
+
+    __slots__ = ("f_back", "f_code", "f_globals", "f_lasti", "f_lineno", "f_locals")
+
+    def __init__(self, f_code: CodeType, f_lineno: int, f_back: _Frame | None) -> None:
+        self.f_code = f_code
+        self.f_lineno = f_lineno
+        self.f_back = f_back
+        self.f_lasti = 0
+        self.f_globals: dict[str, Any] = {"__name__": f_code.co_name}
+        self.f_locals: dict[str, Any] = {}
+
+    @property
+    def tb_frame(self) -> _Frame:
+        return self
+
+
+def _line_of(code: CodeType, lasti: int) -> int:
+    for start, end, line in code.co_lines():
+        if start <= lasti < end and line is not None:
+            return line
+    return code.co_firstlineno
+
+
+class SpawnedLink:
+    """A link whose callback is called in a new greenlet of its own."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[Any], object]) -> None:
+        if not callable(callback):
+            raise TypeError(f"Expected callable: {callback!r}")
+        self.callback = callback
+
+    def __call__(self, source: Any) -> None:
+        g = greenlet(self.callback, get_hub())
+        g.switch(source)
+
+    def __hash__(self) -> int:
+        return hash(self.callback)
+
+    def __eq__(self, other: object) -> bool:
+        return self.callback == getattr(other, "callback", other)
+
+    def __str__(self) -> str:
+        return str(self.callback)
+
+    def __repr__(self) -> str:
+        return repr(self.callback)
+
+    def __getattr__(self, item: str) -> Any:
+        if item == "callback":
+            raise AttributeError(item)
+        return getattr(self.callback, item)
+
+
+class SuccessSpawnedLink(SpawnedLink):
+    """Called only if the source ended without an exception."""
+
+    __slots__ = ()
+
+    def __call__(self, source: Any) -> None:
+        if source.successful():
+            super().__call__(source)
+
+
+class FailureSpawnedLink(SpawnedLink):
+    """Called only if the source ended by an exception."""
+
+    __slots__ = ()
+
+    def __call__(self, source: Any) -> None:
+        if not source.successful():
+            super().__call__(source)
+
+
+class Greenlet(greenlet, Generic[T]):
+    """A function that runs beside others in one thread, until it blocks.
+
+    :param run: the function; None for a subclass that overrides ``_run``. A coroutine function may be given
+        too: it is awaited and its result is the greenlet's. TypeError if it cannot be called.
+    :param args: arguments for the function, as ``kwargs``.
+
+    ``Greenlet(f)`` does not run until :meth:`start`; :meth:`spawn` does both. Make it, start it and wait for it
+    in one thread. In a coroutine ``await greenlet`` gives its value.
+    """
+
+    __slots__ = (
+        "_exception",
+        "_links",
+        "_phase",
+        "_stack",
+        "_timer",
+        "_traceback",
+        "args",
+        "kwargs",
+        "spawn_tree_locals",
+        "spawning_greenlet",
+        "value",
+    )
+
+    #: How many frames of the spawner are kept for ``spawning_stack``.
+    spawning_stack_limit: ClassVar[int] = 10
+
+    #: The result; None until there is one. A greenlet ended by GreenletExit has that as its value.
+    value: T | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    #: A weak reference to the greenlet that made this one; None if ``config.track_greenlet_tree`` is off.
+    spawning_greenlet: Callable[[], greenlet | None] | None
+    #: A dictionary that is shared by all greenlets that descend from one made by the main greenlet.
+    spawn_tree_locals: dict[str, Any] | None
+
+    def __init__(self, run: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> None:
+        greenlet.__init__(self, None, get_hub())
+        if run is not None:
+            self._run = run
+            if not callable(run):
+                raise TypeError(
+                    f"The run argument or self._run must be callable, not {run!r}; pass the function and its "
+                    "arguments apart: spawn(func, arg), not spawn(func(arg))"
+                )
+        elif type(self) is Greenlet:
+            self._run = _do_nothing
+        self.args = args
+        self.kwargs = kwargs
+        self.value = None
+        self._exception: BaseException | None = None
+        self._links: Any = None
+        self._phase = NEW
+        if config.track_greenlet_tree:
+            spawner = getcurrent()
+            self.spawning_greenlet = weakref.ref(spawner)
+            tree = getattr(spawner, "spawn_tree_locals", None)
+            if tree is None:
+                tree = {}
+                if spawner.parent is not None:
+                    # not for the main greenlet: each of its children is the root of a tree
+                    spawner.spawn_tree_locals = tree  # type: ignore[attr-defined]
+            self.spawn_tree_locals = tree
+            limit = self.spawning_stack_limit
+            stack: list[Any] = []
+            frame: FrameType | None = sys._getframe(1)
+            while frame is not None and limit > 0:
+                stack.append(frame.f_code)
+                stack.append(frame.f_lasti)
+                frame = frame.f_back
+                limit -= 1
+            self._stack = stack
+        else:
+            self.spawning_greenlet = self.spawn_tree_locals = None
+            self._stack = []
+        if config.inherit_context:
+            self.gr_context = _copy_context()
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def _run(self) -> Any:  # type: ignore[no-redef]
+        """What a subclass overrides; without it a greenlet does nothing."""
+
+    def run(self) -> None:
+        """Call the function and keep the result. Called by the first switch, never directly."""
+        if self._phase == ENDED:  # killed before it could begin, then switched to by hand
+            return
+        self._phase = RUNNING
+        try:
+            value = self._run(*self.args, **self.kwargs)
+            if type(value) is CoroutineType and _is_async(self._run):
+                value = await_(value)
+        except BaseException as e:
+            self._failed(e)
+            # The traceback refers to this frame: no cycle through it.
+            del self
+            return
+        self._ended(value)
+
+    def _ended(self, value: Any) -> None:
+        self.value = value
+        self._phase = ENDED
+        self._free()
+        if self._links is not None:
+            self._tell()
+
+    def _free(self) -> None:
+        """Nothing that was needed for running is kept."""
+        self.args = ()
+        self.kwargs = {}
+
+    def _failed(self, exception: BaseException) -> None:
+        if isinstance(exception, GreenletExit):
+            self._ended(exception)
+            return
+        tb = exception.__traceback__
+        if tb is not None and tb.tb_next is not None:
+            tb = tb.tb_next  # without run() itself
+        self._exception = exception
+        self._traceback = tb
+        self._phase = ENDED
+        self._free()
+        if self._links is not None:
+            self._tell()
+        try:
+            self._report(exception, tb)
+        finally:
+            exception.__traceback__ = tb
+
+    def _report(self, exception: BaseException, tb: TracebackType | None) -> None:
+        hub: Any = self.parent
+        if not hasattr(hub, "handle_error"):
+            hub = get_hub()
+        hub.handle_error(self, type(exception), exception, tb)
+
+    @property
+    def loop(self) -> Loop:
+        """The loop that this greenlet belongs to."""
+        hub = self.parent
+        return hub.loop if isinstance(hub, Hub) else get_hub().loop
+
+    @classmethod
+    def spawn(cls: type[G], *args: Any, **kwargs: Any) -> G:
+        """Make a greenlet and start it: ``spawn(function, *args, **kwargs)``. Does not block."""
+        g = cls(*args, **kwargs)
+        g.start()
+        return g
+
+    @classmethod
+    def spawn_later(cls: type[G], seconds: float, *args: Any, **kwargs: Any) -> G:
+        """Make a greenlet and start it in ``seconds``. Does not block."""
+        if cls is Greenlet and args and not callable(args[0]):
+            raise TypeError(f"The run argument or self._run must be callable, not {args[0]!r}")
+        g = cls(*args, **kwargs)
+        g.start_later(seconds)
+        return g
+
+    def start(self) -> None:
+        """Have the hub switch to this greenlet after what is ready now. Does nothing the second time."""
+        if self._phase == NEW:
+            self._phase = QUEUED
+            if _spawn_callbacks:
+                _call_spawn_callbacks(self)
+            loop = self.parent.loop  # type: ignore[union-attr]
+            loop.ready.append(self)
+            if not loop.armed:
+                loop.arm()
+
+    def start_later(self, seconds: float) -> None:
+        """Start in ``seconds``."""
+        if self._phase == NEW:
+            loop = self.loop
+            self._timer = loop.call_at(monotonic() + seconds, loop.ready.append, self)
+            self._phase = LATER
+            if _spawn_callbacks:
+                _call_spawn_callbacks(self)
+
+    @staticmethod
+    def add_spawn_callback(callback: Callable[[Any], object]) -> None:
+        """Have ``callback(greenlet)`` called whenever a Greenlet is started; once, however often added."""
+        _spawn_callbacks.add(callback)
+
+    @staticmethod
+    def remove_spawn_callback(callback: Callable[[Any], object]) -> None:
+        """Take back :meth:`add_spawn_callback`; nothing if it was not added."""
+        _spawn_callbacks.discard(callback)
+
+    # -- state ------------------------------------------------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """True from start() to the end."""
+        return NEW < self._phase < ENDED
+
+    def __bool__(self) -> bool:
+        return NEW < self._phase < ENDED
+
+    @property
+    def dead(self) -> bool:  # type: ignore[override]
+        """True if it has ended, or was killed before it ran."""
+        return self._phase == ENDED or greenlet.dead.__get__(self)  # type: ignore[attr-defined, no-any-return]
+
+    def ready(self) -> bool:
+        """True if it has ended."""
+        return self._phase == ENDED or self.dead
+
+    def successful(self) -> bool:
+        """True if it has ended without an exception; being killed counts as success."""
+        return self._phase == ENDED and self._exception is None
+
+    @property
+    def exception(self) -> BaseException | None:
+        """The exception that ended it, None without one."""
+        return self._exception
+
+    @property
+    def exc_info(self) -> Any:
+        """The exception as (type, value, traceback); None without one."""
+        e = self._exception
+        return None if e is None else (type(e), e, self._traceback)
+
+    @property
+    def spawning_stack(self) -> Any:
+        """Where the greenlet was made: something like a frame, for ``traceback.print_stack``; or None."""
+        stack: list[Any] = getattr(self, "_stack", [])
+        frame: _Frame | None = None
+        for i in range(len(stack) - 2, -2, -2):
+            frame = _Frame(stack[i], _line_of(stack[i], stack[i + 1]), frame)
+        return frame
+
+    @property
+    def minimal_ident(self) -> int:
+        """A small number that no other live greenlet has; it is used again after this one is gone."""
+        return get_ident_registry().get_ident(self)  # type: ignore[no-any-return]
+
+    @property
+    def name(self) -> str:
+        """A name for people; ``Greenlet-N`` unless assigned."""
+        own = self.__dict__.get("name")
+        return own if own is not None else f"{type(self).__name__}-{self.minimal_ident}"
+
+    @name.setter
+    def name(self, value: str) -> None:
+        self.__dict__["name"] = value
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}{self._named()} at {id(self):#x}{self._formatinfo()}>"
+
+    def _named(self) -> str:
+        own = self.__dict__.get("name")
+        if own is None and "minimal_ident_given" not in self.__dict__:
+            return ""
+        return f' "{self.name}"'
+
+    def _formatinfo(self) -> str:
+        try:
+            return self.__dict__["_info"]  # type: ignore[no-any-return]
+        except KeyError:
+            pass
+        # shown with its function even after the end; with arguments only before
+        func: Any = self._run
+        if getattr(func, "__func__", None) is Greenlet._run:
+            info = ": _run" if type(self) is Greenlet else ""
+        else:
+            bound = getattr(func, "__self__", None)
+            name = getattr(func, "__name__", None)
+            if name is None:
+                info = f": {func!r}"
+            elif bound is self:
+                info = f": {name}"
+            elif bound is not None and not inspect.ismodule(bound):
+                info = f": <bound method {type(bound).__name__}.{name} of {bound!r}>"
+            else:
+                info = f": {name}"
+        if self.args or self.kwargs:
+            shown = [repr(a)[:80] for a in self.args] + [f"{k}={v!r}"[:80] for k, v in self.kwargs.items()]
+            info += f"({', '.join(shown)})"
+        return info
+
+    # -- ending it from outside -------------------------------------------------------------------
+
+    def _cancel_start(self) -> bool:
+        """If it has not begun to run, see to it that it never does; True then."""
+        phase = self._phase
+        if phase == QUEUED:
+            self.loop.unready(self)
+        elif phase == LATER:
+            loop = self.loop
+            if not loop.cancel(self._timer):
+                loop.unready(self)  # the timer has gone off: it is in the ready queue
+        elif phase != NEW:
+            return False
+        return True
+
+    def _die_unstarted(self, exception: Any) -> None:
+        if not isinstance(exception, BaseException):
+            exception = exception() if exception is not None else GreenletExit()
+        self._failed(exception)
+
+    def _maybe_kill_before_start(self, exception: Any) -> bool:
+        if self._phase < RUNNING and self._cancel_start():
+            self._die_unstarted(exception)
+        return self._phase == ENDED
+
+    def throw(self, *args: Any) -> Any:
+        """Switch to this greenlet at once and raise the exception in it.
+
+        Only for the hub: called elsewhere, nothing switches back. Use :meth:`kill`.
+        """
+        if self._phase < RUNNING:
+            self._cancel_start()
+            typ, value, tb = (*args, None, None, None)[:3]
+            if isinstance(typ, BaseException):
+                value = typ
+            elif value is None:
+                value = typ() if typ is not None else GreenletExit()
+            elif not isinstance(value, BaseException):
+                value = typ(value)
+            if tb is not None:
+                value.__traceback__ = tb
+            self._die_unstarted(value)
+            return None
+        if self.dead:
+            return None
+        return greenlet.throw(self, *args)
+
+    def kill(
+        self,
+        exception: type[BaseException] | BaseException = GreenletExit,
+        block: bool = True,
+        timeout: float | Timeout | None = None,
+    ) -> None:
+        """Have ``exception`` raised in the greenlet, and wait until it has ended.
+
+        :param block: False: do not wait.
+        :param timeout: seconds to wait at the most; returns silently when they are over.
+
+        Nothing happens if it has ended. One that has not begun never will. TypeError if ``exception`` is no
+        exception. May be called in the greenlet itself: the exception arrives when it blocks next.
+        """
+        if not isinstance(exception, BaseException) and not (
+            isinstance(exception, type) and issubclass(exception, BaseException)
+        ):
+            raise TypeError(f"kill(exception={exception!r}): an exception class or instance is needed")
+        if self._maybe_kill_before_start(exception):
+            return
+        _throw_soon(self, exception)
+        if block:
+            self.join(timeout)
+
+    # -- waiting for it ---------------------------------------------------------------------------
+
+    def join(self, timeout: float | Timeout | None = None) -> None:
+        """Wait until the greenlet has ended, for ``timeout`` seconds at the most. Blocks."""
+        if self.ready():
+            return
+        self._wait(timeout)
+
+    def _wait(self, timeout: float | Timeout | None) -> bool:
+        wait = Wait()
+        link = WaitLink(wait)
+        self._add(link)
+        try:
+            return wait_limited(wait, timeout)
+        finally:
+            if self._links is not None:
+                self.unlink(link)
+
+    def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:
+        """The value, or raise the exception, of the greenlet; waits for its end.
+
+        Raises Timeout after ``timeout`` seconds, or at once if ``block`` is false and it has not ended.
+        """
+        if self._phase != ENDED and not self.dead:
+            if not block:
+                raise Timeout()
+            if not self._wait(timeout):
+                raise expired(timeout)
+        if self._exception is not None:
+            raise self._exception.with_traceback(self._traceback)
+        return cast(T, self.value)
+
+    def __enter__(self: G) -> G:
+        return self
+
+    def __exit__(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        # structured: leaving the block normally waits for the end, by an exception ends it with that
+        try:
+            if typ is not None:
+                self.kill(value if value is not None else typ)
+        finally:
+            self.join()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """In a coroutine: the value; cancelling the waiting task cancels the greenlet."""
+        return _await_greenlet(self).__await__()
+
+    async def aget(self, timeout: float | None = None) -> T:
+        """In a coroutine: wait for the end and give the value; never touches the greenlet.
+
+        Raises its exception, or Timeout after ``timeout`` seconds.
+        """
+        if not await self._await_end(timeout):
+            raise Timeout(timeout)
+        return self.get(block=False)
+
+    async def ajoin(self, timeout: float | None = None) -> None:
+        """In a coroutine: wait for the end, for ``timeout`` seconds at the most."""
+        await self._await_end(timeout)
+
+    async def _await_end(self, timeout: float | None) -> bool:
+        from ._aio.asyncwait import AsyncWait
+
+        if self.ready():
+            return True
+        wait = AsyncWait()
+        link = WaitLink(wait)
+        self._add(link)
+        try:
+            return await wait.block(timeout)
+        finally:
+            if self._links is not None:
+                self.unlink(link)
+
+    # -- links ------------------------------------------------------------------------------------
+
+    def has_links(self) -> bool:
+        """True if somebody is to be told of the end."""
+        return bool(self._links)
+
+    def _add(self, link: Any) -> None:
+        links = self._links
+        if links is None:
+            self._links = [link]
+        else:
+            links.append(link)
+
+    def rawlink(self, callback: Callable[[Any], object]) -> None:
+        """Have ``callback(greenlet)`` called in the hub at the end; it must not block.
+
+        Called even if the greenlet has ended already. TypeError if it can't be called.
+        """
+        if not callable(callback) and not isinstance(callback, Link):
+            raise TypeError(f"Expected callable: {callback!r}")
+        if not self.ready():
+            self._add(callback)
+        elif isinstance(callback, Link):
+            callback.notify(self)
+        else:
+            self._add(callback)
+            self.loop.run_callback(self._tell)
+
+    def link(
+        self, callback: Callable[[Any], object], SpawnedLink: Callable[[Any], Any] = SpawnedLink
+    ) -> None:
+        """Have ``callback(greenlet)`` called in a greenlet of its own at the end."""
+        self.rawlink(SpawnedLink(callback))
+
+    def link_value(
+        self, callback: Callable[[Any], object], SpawnedLink: Callable[[Any], Any] = SuccessSpawnedLink
+    ) -> None:
+        """Like :meth:`link`, but only if it ends without an exception."""
+        self.link(callback, SpawnedLink=SpawnedLink)
+
+    def link_exception(
+        self, callback: Callable[[Any], object], SpawnedLink: Callable[[Any], Any] = FailureSpawnedLink
+    ) -> None:
+        """Like :meth:`link`, but only if it ends by an exception."""
+        self.link(callback, SpawnedLink=SpawnedLink)
+
+    def unlink(self, callback: Any) -> None:
+        """Take back one link made with ``callback``; nothing if there is none."""
+        links = self._links
+        if links is not None:
+            try:
+                links.remove(callback)
+            except ValueError:
+                pass
+
+    def unlink_all(self) -> None:
+        """Forget all links."""
+        self._links = None
+
+    def _tell(self) -> None:
+        links = self._links
+        self._links = None
+        if not links:
+            return
+        loop: Loop | None = None
+        for link in links:
+            if isinstance(link, Link):
+                link.notify(self)
+            else:
+                if loop is None:
+                    loop = self.loop
+                loop.call(_call_link, link, self)
+
+    _notify_links = _tell
+
+
+def _call_link(link: Callable[[Any], object], source: Any) -> None:
+    try:
+        link(source)
+    except BaseException:
+        get_hub().handle_error((link, source), *sys.exc_info())
+
+
+def _do_nothing() -> None:
+    """What ``spawn(None)`` runs, as in gevent."""
+
+
+_do_nothing.__name__ = "_run"
+
+
+def _call_spawn_callbacks(g: Any) -> None:
+    for callback in tuple(_spawn_callbacks):
+        callback(g)
+
+
+def _copy_context() -> Any:
+    import contextvars
+
+    return contextvars.copy_context()
+
+
+def _is_async(func: Any) -> bool:
+    while isinstance(func, partial):
+        func = func.func
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))
+
+
+def get_ident_registry() -> Any:
+    """The registry behind ``minimal_ident``."""
+    return get_hub().ident_registry
+
+
+async def _await_greenlet(g: Greenlet[T]) -> T:
+    from asyncio import CancelledError
+
+    try:
+        await g._await_end(None)
+    except CancelledError as e:
+        # asyncio's rule for awaiting a task: cancelled with its waiter, and waited for
+        g.kill(CancelledError(*e.args), block=False)
+        while not g.ready():
+            try:
+                await g._await_end(None)
+            except CancelledError:
+                g.kill(CancelledError, block=False)
+        raise
+    return g.get(block=False)
+
+
+def _throw_soon(g: greenlet, exception: Any) -> None:
+    loop = g.parent.loop if isinstance(g.parent, Hub) else get_hub().loop
+    if loop.thread_ident == get_ident():
+        loop.call(_throw, g, exception)
+    else:
+        loop.append_threadsafe(Callback(_throw, (g, exception)))
+
+
+def _throw(g: greenlet, exception: Any) -> None:
+    """In the hub: raise ``exception`` in ``g``."""
+    if not g.dead:
+        try:
+            g.throw(exception)
+        except BaseException:
+            get_hub().handle_error(g, *sys.exc_info())
+
+
+class _Countdown(Link):
+    """Wakes a wait when ``left`` greenlets have ended."""
+
+    __slots__ = ("left", "wait")
+
+    def __init__(self, wait: Wait, left: int) -> None:
+        self.wait = wait
+        self.left = left
+
+    def notify(self, source: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.wait.wake()
+
+
+@overload
+def joinall(
+    greenlets: Iterable[G], timeout: float | Timeout | None = None, raise_error: bool = False, count: int | None = None
+) -> list[G]: ...
+@overload
+def joinall(
+    greenlets: Iterable[Any], timeout: float | Timeout | None = None, raise_error: bool = False, count: int | None = None
+) -> list[Any]: ...
+def joinall(
+    greenlets: Iterable[Any],
+    timeout: float | Timeout | None = None,
+    raise_error: bool = False,
+    count: int | None = None,
+) -> list[Any]:
+    """Wait for greenlets to end. Blocks.
+
+    :param timeout: seconds to wait at the most.
+    :param raise_error: raise the exception of the first one that ends by one.
+    :param count: wait for so many only.
+
+    Returns those that have ended, in the order in which they did.
+    """
+    if raise_error or count is not None:
+        if not raise_error:
+            return wait(greenlets, timeout=timeout, count=count)
+        done = []
+        for g in iwait(greenlets, timeout=timeout, count=count):
+            if hasattr(g, "exception") and g.exception is not None:
+                g.get(block=False)
+            done.append(g)
+        return done
+    return wait(greenlets, timeout=timeout)
+
+
+def killall(
+    greenlets: Iterable[Any],
+    exception: type[BaseException] | BaseException = GreenletExit,
+    block: bool = True,
+    timeout: float | Timeout | None = None,
+) -> None:
+    """Have ``exception`` raised in all of them, and wait until they have ended.
+
+    :param block: False: do not wait.
+    :param timeout: seconds to wait at the most; then Timeout is raised.
+
+    Raw greenlets may be among them.
+    """
+    alive = []
+    for g in list(greenlets):
+        if isinstance(g, Greenlet):
+            if g._maybe_kill_before_start(exception):
+                continue
+        elif not isinstance(g, greenlet):
+            raise TypeError(f"killall() takes greenlets, not {g!r}")
+        if not g.dead:
+            alive.append(g)
+    if not alive:
+        return
+    loop = get_hub().loop
+    if not block:
+        loop.call(_throw_all, alive, exception)
+        return
+    thrown: list[Any] = []
+    me = Wait()
+    loop.call(_throw_all, alive, exception, me, thrown)
+    limit = Timeout._start_new_or_dummy(timeout)
+    try:
+        me.block()
+        joinable = [g for g in alive if hasattr(g, "rawlink")]
+        if joinable:
+            wait(joinable)
+    finally:
+        limit.close()
+
+
+def _throw_all(greenlets: list[Any], exception: Any, wait: Wait | None = None, thrown: Any = None) -> None:
+    """In the hub."""
+    for g in greenlets:
+        _throw(g, exception)
+    if wait is not None:
+        wait.wake()

@@ -1,0 +1,238 @@
+"""The hub and what switches to it directly; twin of :mod:`gevent.hub`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, TypeVar
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from ._config import config
+from ._core.current import (
+    MAIN_THREAD_IDENT,
+    blocking_place,
+    get_hub,
+    get_hub_class,
+    get_hub_if_exists,
+    get_loop,
+    hub_local,
+    set_default_hub_class,
+    set_hub,
+    set_loop,
+)
+from ._core.errors import HubDestroyed, LoopExit
+from ._core.forking import reinit
+from ._core.hub import Hub
+from ._core.waiter import Waiter
+from ._core.waiting import Wait
+from ._ident import IdentRegistry
+from ._joining import iwait, wait
+from .greenlet import _throw_soon
+
+__all__ = [
+    "GreenletExit",
+    "Hub",
+    "Waiter",
+    "get_hub",
+    "getcurrent",
+    "kill",
+    "reinit",
+    "signal",
+    "sleep",
+    "spawn_raw",
+]
+
+R = TypeVar("R")
+
+GEVENT_CONFIG = config
+RawGreenlet = greenlet
+get_hub_noargs = _get_hub_noargs = get_hub
+_get_hub = get_hub_if_exists
+
+
+class TrackedRawGreenlet(greenlet):
+    """What :func:`spawn_raw` makes: a greenlet that remembers who spawned it."""
+
+    spawning_greenlet: Any = None
+    spawn_tree_locals: dict[str, Any] | None = None
+    loop: Any = None
+
+
+def spawn_raw(function: Callable[..., Any], *args: Any, **kwargs: Any) -> greenlet:
+    """Have ``function(*args, **kwargs)`` run in a bare greenlet, without result, links and name.
+
+    Cheaper than :func:`bridge.spawn`. TypeError if the function cannot be called. Does not block.
+    """
+    if not callable(function):
+        raise TypeError(f"function must be callable, not {function!r}")
+    hub = get_hub()
+    if args or kwargs:
+        function = _Call(function, args, kwargs)
+    g = TrackedRawGreenlet(function, hub)
+    loop = g.loop = hub.loop
+    if config.track_greenlet_tree:
+        import weakref
+
+        spawner = getcurrent()
+        g.spawning_greenlet = weakref.ref(spawner)
+        tree = getattr(spawner, "spawn_tree_locals", None)
+        if tree is None:
+            tree = {}
+            if spawner.parent is not None:
+                spawner.spawn_tree_locals = tree  # type: ignore[attr-defined]
+        g.spawn_tree_locals = tree
+    if config.inherit_context:
+        import contextvars
+
+        g.gr_context = contextvars.copy_context()
+    loop.ready.append(g)
+    if not loop.armed:
+        loop.arm()
+    return g
+
+
+class _Call:
+    """A call with its arguments."""
+
+    __slots__ = ("args", "function", "kwargs")
+
+    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        self.function, self.args, self.kwargs = function, args, kwargs
+
+    def __call__(self) -> Any:
+        return self.function(*self.args, **self.kwargs)
+
+    def __repr__(self) -> str:
+        return repr(self.function)
+
+
+def sleep(seconds: float = 0, ref: bool = True) -> None:
+    """Let others run for ``seconds``; 0 or less: for one round of those who are ready now.
+
+    :param ref: whether the sleep is a reason for the loop to go on.
+
+    Blocks the greenlet. In a coroutine only below a portal.
+    """
+    hub = hub_local.hub
+    if hub is None:
+        hub = get_hub()
+    loop = hub.loop
+    current = getcurrent()
+    if loop.probe() is not None or current is hub:
+        _sleep_in_portal(current, seconds)
+        return
+    if seconds <= 0:
+        loop.ready.append(current)
+        try:
+            loop.park()
+        except BaseException:
+            loop.unready(current)
+            raise
+    else:
+        timer = loop.call_at(monotonic() + seconds, loop.ready.append, current, ref)
+        try:
+            loop.park()
+        except BaseException:
+            if not loop.cancel(timer):
+                loop.unready(current)
+            raise
+
+
+def _sleep_in_portal(current: greenlet, seconds: float) -> None:
+    portal, _loop = blocking_place(current)
+    if portal is None:
+        sleep(seconds)
+        return
+    wait = Wait()
+    if seconds <= 0:
+        wait.wake()
+        wait.block()
+    else:
+        wait.block(seconds)
+
+
+def idle(priority: int = 0) -> None:
+    """Wait until the hub has nothing else to do. Blocks; priorities have no effect."""
+    if not isinstance(priority, int):
+        raise TypeError(f"idle(priority={priority!r}): an integer from -2 to 2 is needed")
+    hub = get_hub()
+    watcher = hub.loop.idle()
+    hub.wait(watcher)
+
+
+def kill(g: greenlet, exception: Any = GreenletExit) -> None:
+    """Have ``exception`` raised in ``g``, which may be a raw greenlet or the main one. Does not block.
+
+    If ``g`` is the current greenlet the exception arrives when it blocks next.
+    """
+    if not isinstance(g, greenlet):
+        raise TypeError(f"kill() takes a greenlet, not {g!r}")
+    if g.dead:
+        return
+    own = getattr(g, "_maybe_kill_before_start", None)
+    if own is not None and own(exception):
+        return
+    _throw_soon(g, exception)
+
+
+class signal:
+    """Have ``handler(*args, **kwargs)`` run in a greenlet of its own when the process gets a signal.
+
+    :param signalnum: the signal; ValueError if it is none.
+    :param ref: whether waiting for the signal is a reason for the loop to go on.
+
+    Exported as :func:`bridge.signal_handler`. Only in the main thread. Keep the object: :meth:`cancel` ends it.
+    """
+
+    def __init__(self, signalnum: int, handler: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        if not callable(handler):
+            raise TypeError(f"signal handler must be callable, not {handler!r}")
+        self.hub = get_hub()
+        self.watcher = self.hub.loop.signal(signalnum, ref=False)
+        self.handler = handler
+        self.args = args
+        self.kwargs = kwargs
+        self.greenlet_class = greenlet
+        self.watcher.start(self._start)
+
+    @property
+    def ref(self) -> bool:
+        """Whether this is a reason for the loop to go on."""
+        return self.watcher.ref
+
+    @ref.setter
+    def ref(self, value: bool) -> None:
+        self.watcher.ref = value
+
+    def cancel(self) -> None:
+        """Stop calling the handler."""
+        self.watcher.stop()
+        self.watcher.close()
+        self.handler = _no_handler
+        self.args = ()
+        self.kwargs = {}
+
+    def _start(self) -> None:
+        g = self.greenlet_class(self.handle)
+        g.switch()
+
+    def handle(self) -> None:
+        """Call the handler; errors go to the hub."""
+        try:
+            self.handler(*self.args, **self.kwargs)
+        except BaseException:
+            self.hub.handle_error(None, *sys.exc_info())
+
+
+def _no_handler(*args: Any, **kwargs: Any) -> None:
+    """The handler after cancel()."""
+
+
+def signal_handler(signalnum: int, handler: Callable[..., Any], *args: Any, **kwargs: Any) -> signal:
+    """Have ``handler(*args, **kwargs)`` run in a greenlet when the process gets the signal ``signalnum``.
+
+    Returns an object with ``cancel()``. TypeError if the handler can't be called. Only in the main thread.
+    """
+    return signal(signalnum, handler, *args, **kwargs)

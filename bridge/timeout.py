@@ -1,0 +1,255 @@
+"""Time limits for code that waits; twin of :mod:`gevent.timeout`.
+
+A timeout takes effect at the next switch: it cannot interrupt code that computes or that blocks the
+thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from types import TracebackType
+from typing import Any, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+from ._core.callbacks import Callback
+from ._core.engine import Engine
+from ._core.engine import Timer as _HeapEntry
+from ._core.hub import get_hub
+from ._core.waiting import Wait
+
+__all__ = ["Timeout", "with_timeout"]
+
+R = TypeVar("R")
+
+_UNSET: Any = object()
+
+
+class Timeout(BaseException):
+    """An exception that is raised in the greenlet that started it, once its time is over.
+
+    :param seconds: seconds; None never expires; 0 or less expires at the next but one switch.
+    :param exception: what to raise instead of this object: an exception class or instance. False in a
+        ``with`` statement: raise nothing, just leave the block.
+    :param ref: whether the pending timeout is a reason for the loop to go on.
+    :param priority: accepted for compatibility.
+
+    ::
+
+        with Timeout(5, False):
+            data = slow()          # given up after five seconds, silently
+
+    Follows gevent: a timeout runs in the greenlet that calls ``start()``; neither constructing nor
+    starting it blocks.
+    """
+
+    seconds: float | None
+    exception: Any
+
+    # Slots of the pending state; class attributes so that a subclass that forgets __init__ has them.
+    _entry: _HeapEntry | None = None
+    _queued: Callback | None = None
+    _engine: Engine | None = None
+    _closed = False
+
+    def __init__(
+        self,
+        seconds: float | None = None,
+        exception: Any = None,
+        ref: bool = True,
+        priority: int = -1,
+        _one_shot: bool = False,
+    ) -> None:
+        BaseException.__init__(self)
+        if seconds is not None and not isinstance(seconds, int | float):
+            # whatever counts as a number: Decimal, numpy
+            try:
+                float(seconds)
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"Timeout(seconds={seconds!r}): seconds must be a number or None, for example Timeout(2.5)"
+                ) from None
+        self.seconds = seconds
+        self.exception = exception
+        self._ref = ref
+        self._one_shot = _one_shot
+
+    # -- starting and stopping
+
+    def start(self) -> None:
+        """Begin to count. AssertionError if it is counting already or was closed."""
+        if self.pending:
+            raise AssertionError(f"{self!r} is already started; to restart it, cancel it first")
+        if self._closed:
+            raise AssertionError(f"{self!r} was closed; make a new Timeout")
+        seconds = self.seconds
+        if seconds is None:
+            return
+        engine = get_hub().loop
+        self._engine = engine
+        callback = Callback(self._on_expiration, (getcurrent(), self._to_throw()))
+        if seconds > 0:
+            self._entry = engine.call_at(monotonic() + seconds, engine.ready.append, callback, self._ref)
+        else:
+            # what is ready now runs first, as a timer of libev would have it; a sleep(0) gets through
+            engine.call(engine.ready.append, callback)
+        self._queued = callback
+
+    def _to_throw(self) -> Any:
+        # raising an instance again and again is what users ask for; True and False mean the timeout itself
+        exception = self.exception
+        return self if exception is None or exception is False or exception is True or isinstance(exception, str) else exception
+
+    def _on_expiration(self, prev_greenlet: greenlet, ex: Any) -> None:
+        """Called in the hub when the time is over; raises ``ex`` in the greenlet."""
+        prev_greenlet.throw(ex)
+
+    @classmethod
+    def start_new(
+        cls, timeout: Any = None, exception: Any = None, ref: bool = True, _one_shot: bool = False
+    ) -> Any:
+        """Make and start a timeout of ``timeout`` seconds; a Timeout given is started if need be.
+
+        Returns the started Timeout.
+        """
+        if isinstance(timeout, Timeout):
+            if not timeout.pending:
+                timeout.start()
+            return timeout
+        started = cls(timeout, exception, ref=ref, _one_shot=_one_shot)
+        started.start()
+        return started
+
+    @staticmethod
+    def _start_new_or_dummy(timeout: Any, exception: Any = None, ref: bool = True) -> Any:
+        return _FakeTimer if timeout is None else Timeout.start_new(timeout, exception, ref, _one_shot=True)
+
+    @property
+    def pending(self) -> bool:
+        """True while it counts, or is about to be raised."""
+        return self._queued is not None and self._queued.pending
+
+    @property
+    def timer(self) -> Timeout:
+        """What counts: the timeout itself (gevent has a watcher here)."""
+        return self
+
+    def cancel(self) -> None:
+        """Stop counting; it may be started again."""
+        callback = self._queued
+        if callback is not None:
+            self._queued = None
+            if callback.pending:
+                callback.stop()
+                entry = self._entry
+                if entry is not None:
+                    self._engine.cancel(entry)  # type: ignore[union-attr]
+            self._entry = None
+
+    def close(self) -> None:
+        """Stop counting for good."""
+        self.cancel()
+        self._closed = True
+
+    # -- in a with statement
+
+    def __enter__(self) -> Any:
+        if not self.pending:
+            self.start()
+        return self
+
+    def __exit__(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        self.close()
+        return value is self and self.exception is False
+
+    # -- texts
+
+    def __str__(self) -> str:
+        seconds = self.seconds
+        if seconds is None:
+            return ""
+        suffix = "" if seconds == 1 else "s"
+        if self.exception is None:
+            return f"{seconds} second{suffix}"
+        if self.exception is False:
+            return f"{seconds} second{suffix} (silent)"
+        return f"{seconds} second{suffix}: {self.exception}"
+
+    def __repr__(self) -> str:
+        pending = " pending" if self.pending else ""
+        exception = "" if self.exception is None else f" exception={self.exception!r}"
+        return f"<{type(self).__name__} at {id(self):#x} seconds={self.seconds}{exception}{pending}>"
+
+
+class _FakeTimerType:
+    """Stands for a timeout that never expires, without the cost of one."""
+
+    pending = False
+    seconds = timer = exception = None
+
+    def start(self) -> None:
+        raise AssertionError("non-expiring timer cannot be started")
+
+    def cancel(self) -> None:
+        """Nothing to cancel."""
+
+    close = stop = cancel
+
+    def __enter__(self) -> _FakeTimerType:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+
+_FakeTimer = _FakeTimerType()
+
+
+def wait_limited(wait: Wait, timeout: Any) -> bool:
+    """``wait.block(timeout)`` where a caller's ``timeout`` may be seconds, None or a Timeout.
+
+    True if woken, False when the time was over. A Timeout object is started if it is not pending; its own
+    expiry counts as False here, any other one goes on.
+    """
+    if timeout is None or not isinstance(timeout, Timeout | _FakeTimerType):
+        return wait.block(timeout)
+    if isinstance(timeout, _FakeTimerType):
+        return wait.block(None)
+    with_start = not timeout.pending
+    if with_start:
+        timeout.start()
+    try:
+        return wait.block(None)
+    except BaseException as e:
+        if e is timeout or (timeout.exception is not None and e is timeout.exception):
+            return False
+        raise
+    finally:
+        if with_start:
+            timeout.cancel()
+
+
+def expired(timeout: Any) -> BaseException:
+    """The exception for a wait that ``wait_limited`` said is over: the Timeout given, or one for the number."""
+    return timeout if isinstance(timeout, Timeout) else Timeout(timeout)
+
+
+def with_timeout(seconds: float | None, function: Callable[..., R], *args: Any, **kwds: Any) -> R:
+    """Call ``function(*args, **kwds)``, for ``seconds`` at the most; return what it returns.
+
+    When the time is over Timeout is raised, or the keyword argument ``timeout_value`` is returned if it was
+    given. Blocks the greenlet as long as the function does.
+    """
+    timeout_value = kwds.pop("timeout_value", _UNSET)
+    timeout = Timeout.start_new(seconds, _one_shot=True)
+    try:
+        return function(*args, **kwds)
+    except Timeout as e:
+        if e is timeout and timeout_value is not _UNSET:
+            return timeout_value  # type: ignore[no-any-return]
+        raise
+    finally:
+        timeout.close()
