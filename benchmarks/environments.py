@@ -71,12 +71,15 @@ def _run(command: list[str], what: str, seconds: float = 900) -> str:
             timeout=seconds,
             cwd=cache_folder(),
             env=worker_environment(),
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise Unavailable(f"{what}: no end after {seconds:g} s") from None
     if done.returncode:
-        last = "\n".join(done.stdout.strip().splitlines()[-5:])
-        raise Unavailable(f"{what}: exit status {done.returncode}\n{last}")
+        record = cache_folder() / "failed-environment.txt"
+        record.write_text(done.stdout)
+        last = done.stdout.strip().splitlines()[-1:]
+        raise Unavailable(f"{what}: exit status {done.returncode} (all it said: {record}) {''.join(last)}")
     return done.stdout
 
 

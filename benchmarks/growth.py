@@ -9,6 +9,8 @@ from stopwatch import Stopwatch
 
 REPEATS = 3
 """How often each size is measured; the best counts, since noise only ever adds."""
+LONG = 5.0
+"""A size that takes more seconds than this is not repeated: noise is then small beside it."""
 
 
 class Costs:
@@ -24,7 +26,7 @@ class Costs:
         self._best: dict[int, float] = {}
 
     def rounds(self) -> Iterator[tuple[int, Stopwatch]]:
-        """Yield what is to be done: once the smallest size to warm up, then each size `REPEATS` times."""
+        """Yield what to do: the smallest size to warm up, then each size up to `REPEATS` times."""
         yield self._sizes[0], Stopwatch()
         for size in self._sizes:
             for _ in range(REPEATS):
@@ -32,6 +34,8 @@ class Costs:
                 yield size, watch
                 self._best[size] = min(watch.wall, self._best.get(size, math.inf))
                 self._total.add(watch)
+                if watch.wall > LONG:
+                    break
 
     def exponent(self) -> float:
         """Return the slope of the line through (log size, log cost): 1 is in proportion, 2 quadratic.

@@ -46,7 +46,7 @@ def _show(figure: float, unit: str) -> str:
 
 
 def _show_ratio(ratio: float) -> str:
-    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:.0f}"
+    return f"{ratio:.2g}" if ratio < 0.1 else f"{ratio:.2f}" if ratio < 100 else f"{ratio:.0f}"
 
 
 def ratio(result: Result, other: str, clock: str) -> float | None:
@@ -133,7 +133,8 @@ def summary(results: Sequence[Result], clock: str) -> str:
     """Return geometric mean and worst case of the ratios, or nothing if there is no ratio."""
     lines = []
     for other in ("gevent", "uvloop"):
-        ratios = {r.case.name: found for r in results if (found := ratio(r, other, clock)) is not None}
+        steady = [r for r in results if r.case.steady]
+        ratios = {r.case.name: found for r in steady if (found := ratio(r, other, clock)) is not None}
         if len(ratios) > 1:
             mean = math.exp(statistics.fmean(math.log(found) for found in ratios.values()))
             worst = min(ratios, key=lambda name: ratios[name])
@@ -145,8 +146,12 @@ def summary(results: Sequence[Result], clock: str) -> str:
 
 
 def failures(results: Sequence[Result]) -> list[str]:
-    """Return a line for everything that went wrong."""
-    return [f"{r.case.name}, {name}: {reason}" for r in results for name, reason in r.failures.items()]
+    """Return a line for every way in which an implementation went wrong, with its cases."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for name, reason in result.failures.items():
+            cases.setdefault((name, reason), []).append(result.case.name)
+    return [f"{name}: {reason} ({', '.join(names)})" for (name, reason), names in cases.items()]
 
 
 def save(results: Sequence[Result], path: Path) -> None:

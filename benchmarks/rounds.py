@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
@@ -20,7 +21,15 @@ PATIENCE = 300.0
 
 
 class Failed(Exception):
-    """A worker got a wrong result, crashed or hung; the message says which."""
+    """A worker got a wrong result, crashed or hung; the message says which.
+
+    All that it wrote to standard error is in `failure_record`.
+    """
+
+
+def failure_record(implementation: str, case: str) -> Path:
+    """Return where the last words of a failed worker are kept."""
+    return cache_folder() / f"failed-{implementation}-{case}.txt"
 
 
 class NoTwin(Exception):
@@ -107,9 +116,8 @@ class Worker:
         said = self._errors.read().strip()
         if not said:
             raise Failed(f"ended with status {status} and without a word")
-        record = cache_folder() / f"failed-{self.name}-{self._case.name}.txt"
-        record.write_text(said + "\n")
-        raise Failed(f"{said.splitlines()[-1]} (all it said: {record})")
+        failure_record(self.name, self._case.name).write_text(said + "\n")
+        raise Failed(said.splitlines()[-1])
 
     def __enter__(self) -> Worker:
         return self
@@ -146,7 +154,8 @@ def measure(case: Case, present: list[Implementation], repeat: int, quick: bool)
 def _start(case: Case, implementation: Implementation, result: Result, stack: ExitStack) -> Worker | None:
     if implementation.name in result.failures:
         return None
-    errors = stack.enter_context(tempfile.TemporaryFile(mode="w+", errors="replace"))
+    errors = tempfile.TemporaryFile(mode="w+", errors="replace")  # noqa: SIM115  (the stack closes it)
+    stack.enter_context(errors)
     worker = stack.enter_context(Worker(implementation, case, result.operations, errors))
     try:
         worker.wait_ready()

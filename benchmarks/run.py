@@ -85,6 +85,8 @@ def main() -> int:
     failed = report.failures(results)
     for line in failed:
         say(f"FAILED {line}")
+    if failed:
+        say(f"what they wrote before: {rounds.failure_record('IMPLEMENTATION', 'CASE')}")
     return 1 if failed or len(results) < len(cases) else 0
 
 

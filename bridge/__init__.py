@@ -90,7 +90,9 @@ def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[A
     A coroutine function may be given: the greenlet awaits it. TypeError if it can't be called.
     """
     # Greenlet is looked up here at each call: tracers replace bridge.Greenlet.
-    return Greenlet.spawn(function, *args, **kwargs)
+    g: Greenlet[Any] = Greenlet(function, *args, **kwargs)
+    g.start()
+    return g
 
 
 def spawn_later(seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[Any]:

@@ -109,7 +109,7 @@ def _run_script(name: str) -> None:
     try:
         with io.open_code(path) as file:
             # runs a .pyc file too
-            code: CodeType | None = pkgutil.read_code(file)  # type: ignore[attr-defined]
+            code: CodeType | None = pkgutil.read_code(file)
         compiled = code is not None
         if code is None:
             with io.open_code(path) as file:

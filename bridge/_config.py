@@ -50,7 +50,7 @@ def validate_bool(value: object) -> bool:
         return True
     if text in {"0", "false", "off", "no", ""}:
         return False
-    raise ValueError("it is a boolean: choose 1, true, on, yes or 0, false, off, no")
+    raise ValueError(f"{value!r} is not a boolean; choose 1, true, on, yes or 0, false, off, no")
 
 
 def validate_anything(value: Any) -> Any:
@@ -335,7 +335,7 @@ def resolve_loop(choice: Any = None) -> Callable[[], AbstractEventLoop]:
 class Loop(Setting):
     name = "loop"
     environment_key = "GEVENT_LOOP"
-    default = list(_DEFAULT_LOOPS)
+    default: Any = list(_DEFAULT_LOOPS)  # noqa: RUF012
     shortname_map: ClassVar[dict[str, str]] = LOOPS
     kind_desc = (
         "It is set to ``uvloop``, ``asyncio``, ``module:factory``, a list of these of which the first that "

@@ -5,8 +5,8 @@ Theory of operation
 
 An iterator is a greenlet, the *feeder*: it takes items from the input, one at a time, and starts a job for
 each with the ``spawn`` of the pool, which blocks while the pool is full. So the input is consumed as
-lazily as the pool demands. Each job has a link that files its result the moment it ends, and ``next()``
-takes results from there.
+lazily as the pool demands. Each job has a link by which its result is filed when it has ended, and
+``next()`` takes results from there.
 
 *Credits* are what ``maxsize`` limits. A job costs one, ``next()`` brings one as soon as it is called (who
 stands there with open hands lets nothing pile up), and takes it back if it is interrupted. The count
@@ -32,6 +32,8 @@ the second reader, and the second call after the end, would wait for ever.
 
 from __future__ import annotations
 
+import sys
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
@@ -40,6 +42,8 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 from greenlet import GreenletExit
 
+from ._core.callbacks import Callback
+from ._core.hub import get_hub
 from ._core.waiting import Link, Wait, WaitLine
 from .greenlet import Greenlet
 
@@ -96,29 +100,43 @@ def _as_maxsize(maxsize: object) -> int | None:
     return number
 
 
-class _ResultLink(Link):
-    """Files the result of a job. One for all jobs of an iterator."""
+class BatchLink(Link):
+    """Has the hub call ``receive(source)`` for each greenlet that ends, one callback for many of them.
 
-    __slots__ = ("iterator",)
+    Those that end one after another share the callback that is last in the ready queue. So each is received
+    where a callback of its own would have been: in which order greenlets start, and results come,
+    depends on that, and is that of gevent. (Acting when told would be cheaper still, and wrong in this.)
+    """
 
-    def __init__(self, iterator: IMapUnordered[Any]) -> None:
-        self.iterator = iterator
+    __slots__ = ("receive",)
 
-    def notify(self, source: Any) -> None:
-        self.iterator._on_result(source)
-
-
-class _IndexedLink(Link):
-    """Files the result of one job in its place."""
-
-    __slots__ = ("index", "iterator")
-
-    def __init__(self, iterator: IMap[Any], index: int) -> None:
-        self.iterator = iterator
-        self.index = index
+    def __init__(self, receive: Callable[[Any], object]) -> None:
+        self.receive = receive
 
     def notify(self, source: Any) -> None:
-        self.iterator._on_indexed_result(self.index, source)
+        try:
+            engine = source.parent.loop
+        except AttributeError:  # no child of the hub: a program may set parents
+            engine = get_hub().loop
+        if engine.thread_ident != get_ident():  # killed by another thread before it began
+            engine.append_threadsafe(Callback(_deliver, ([(self.receive, source)],)))
+            return
+        ready = engine.ready
+        if ready and type(last := ready[-1]) is Callback and last.callback is _deliver and last.args:
+            last.args[0].append((self.receive, source))
+        else:
+            engine.call(_deliver, [(self.receive, source)])
+
+    __call__ = notify  # for what has a rawlink() of its own kind
+
+
+def _deliver(ended: list[tuple[Callable[[Any], object], Any]]) -> None:
+    """In the hub."""
+    for receive, source in ended:
+        try:
+            receive(source)
+        except BaseException:
+            get_hub().handle_error((receive, source), *sys.exc_info())
 
 
 class IMapUnordered(Greenlet[None], Generic[R]):
@@ -264,18 +282,18 @@ class IMapUnordered(Greenlet[None], Generic[R]):
     def _feed(self, func: Callable[..., R], iterable: Iterable[Any], spawn: Callable[..., Any]) -> None:
         """Start a job for each item. Blocks for want of credits and where ``spawn`` does."""
         zipped, bounded = self._zipped, self._bounded
-        link = _ResultLink(self)
+        link = BatchLink(self._on_result)
         for item in iterable:
             if bounded:
                 self._take_credit()
             job = spawn(func, *item) if zipped else spawn(func, item)
             rawlink = job.rawlink
             self._outstanding += 1
-            # a result of another kind may be set by another thread: have the hub of this one file it
+            # what is no greenlet may be set by another thread: have the hub of this one call back
             rawlink(link if isinstance(job, Greenlet) else self._on_result)
 
     def _on_result(self, job: Any) -> None:
-        # in the job as it ends, or in the hub: must not block
+        # in the hub
         self._outstanding -= 1
         self._results.append(_outcome(job))
         if self._readers:
@@ -300,10 +318,8 @@ class IMapUnordered(Greenlet[None], Generic[R]):
         # in the hub
         if self._feeding:
             self._func = self._spawn_job = self._iterable = None
-            error = self.exception
-            if error is None and isinstance(self.value, BaseException):
-                error = self.value
-            self._end_feeding(error)
+            value: Any = self.value  # the GreenletExit that killed it
+            self._end_feeding(value if self.exception is None else self.exception)
 
 
 class IMap(IMapUnordered[R]):
@@ -321,6 +337,7 @@ class IMap(IMapUnordered[R]):
         _zipped: bool = False,
     ) -> None:
         self._started = 0  # jobs started so far
+        self._indices: dict[Any, int] = {}  # of the greenlets among the outstanding jobs
         self.index = 0  # of the result to return next
         super().__init__(func, iterable, spawn, maxsize, _zipped)
 
@@ -344,7 +361,8 @@ class IMap(IMapUnordered[R]):
         return self.index in self._results
 
     def _feed(self, func: Callable[..., R], iterable: Iterable[Any], spawn: Callable[..., Any]) -> None:
-        zipped, bounded = self._zipped, self._bounded
+        zipped, bounded, indices = self._zipped, self._bounded, self._indices
+        link = BatchLink(self._on_result)
         for item in iterable:
             if bounded:
                 self._take_credit()
@@ -354,12 +372,16 @@ class IMap(IMapUnordered[R]):
             self._started = index + 1
             self._outstanding += 1
             if isinstance(job, Greenlet):
-                rawlink(_IndexedLink(self, index))
+                indices[job] = index
+                rawlink(link)
             else:
                 rawlink(partial(self._on_indexed_result, index))
 
+    def _on_result(self, job: Any) -> None:
+        self._on_indexed_result(self._indices.pop(job), job)
+
     def _on_indexed_result(self, index: int, job: Any) -> None:
-        # as _on_result
+        # in the hub
         self._outstanding -= 1
         self._results[index] = _outcome(job)
         if self._readers:
@@ -395,7 +417,7 @@ class Abandonable(Generic[R]):
         """The same as ``next(self)``."""
         return self._iterator.__next__()
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return self._iterator.__class__
 

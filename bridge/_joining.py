@@ -22,25 +22,26 @@ T = TypeVar("T")
 class _Collector(Link):
     """Told by each object as it becomes ready; wakes one wait when ``needed`` have come."""
 
-    __slots__ = ("done", "needed", "wait")
+    __slots__ = ("done", "missing", "wait")
 
     def __init__(self) -> None:
         self.done: deque[Any] = deque()
-        self.needed = 0
+        self.missing = -1
         self.wait: Wait | None = None
 
     def notify(self, source: Any) -> None:
         self.done.append(source)
-        if self.wait is not None and len(self.done) >= self.needed:
+        self.missing -= 1
+        if self.missing == 0 and self.wait is not None:
             self.wait.wake()
 
     __call__ = notify
 
     def block(self, needed: int, timeout: Any) -> bool:
         """Wait until ``needed`` are there; False if the time was over before."""
-        if len(self.done) >= needed:
+        self.missing = missing = needed - len(self.done)
+        if missing <= 0:
             return True
-        self.needed = needed
         self.wait = wait = Wait()
         try:
             return wait_limited(wait, timeout)

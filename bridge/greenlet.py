@@ -20,9 +20,10 @@ import sys
 import weakref
 from _thread import get_ident
 from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextvars import copy_context
 from functools import partial
 from time import monotonic
-from types import CodeType, CoroutineType, FrameType, TracebackType
+from types import BuiltinFunctionType, CodeType, CoroutineType, FrameType, TracebackType
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -30,7 +31,8 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from ._aio.awaiting import await_
 from ._config import config
 from ._core.callbacks import Callback
-from ._core.hub import Hub, get_hub
+from ._core.engine import Engine
+from ._core.hub import Hub, get_hub, hub_local
 from ._core.waiting import Link, Wait, WaitLink
 from ._core.watchers import loop as Loop
 from ._joining import iwait, wait
@@ -42,6 +44,12 @@ T = TypeVar("T")
 G = TypeVar("G", bound="Greenlet[Any]")
 
 NEW, QUEUED, LATER, RUNNING, ENDED = range(5)
+
+#: Has the greenlet below ended? (``Greenlet.dead`` is true for one killed before it ran, too.)
+_has_ended: Callable[[greenlet], bool] = greenlet.dead.__get__  # type: ignore[attr-defined]
+_switch = greenlet.switch
+
+_NO_KWARGS: dict[str, Any] = {}
 
 _spawn_callbacks: set[Callable[[Any], object]] = set()
 
@@ -136,13 +144,13 @@ class Greenlet(greenlet, Generic[T]):
 
     __slots__ = (
         "_exception",
+        "_kwargs",
         "_links",
         "_phase",
         "_stack",
         "_timer",
         "_traceback",
         "args",
-        "kwargs",
         "spawn_tree_locals",
         "spawning_greenlet",
         "value",
@@ -154,25 +162,25 @@ class Greenlet(greenlet, Generic[T]):
     #: The result; None until there is one. A greenlet ended by GreenletExit has that as its value.
     value: T | None
     args: tuple[Any, ...]
-    kwargs: dict[str, Any]
     #: A weak reference to the greenlet that made this one; None if ``config.track_greenlet_tree`` is off.
     spawning_greenlet: Callable[[], greenlet | None] | None
     #: A dictionary that is shared by all greenlets that descend from one made by the main greenlet.
     spawn_tree_locals: dict[str, Any] | None
 
     def __init__(self, run: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> None:
-        greenlet.__init__(self, None, get_hub())
+        hub = hub_local.hub
+        if hub is None or hub.loop.probe() is not None:
+            hub = get_hub()
+        greenlet.__init__(self, None, hub)
         if run is not None:
-            self._run = run
             if not callable(run):
                 raise TypeError(
                     f"The run argument or self._run must be callable, not {run!r}; pass the function and its "
                     "arguments apart: spawn(func, arg), not spawn(func(arg))"
                 )
-        elif type(self) is Greenlet:
-            self._run = _do_nothing
+            self._run = run
         self.args = args
-        self.kwargs = kwargs
+        self._kwargs = kwargs
         self.value = None
         self._exception: BaseException | None = None
         self._links: Any = None
@@ -187,20 +195,18 @@ class Greenlet(greenlet, Generic[T]):
                     # not for the main greenlet: each of its children is the root of a tree
                     spawner.spawn_tree_locals = tree  # type: ignore[attr-defined]
             self.spawn_tree_locals = tree
+            # Pairs of code and offset; frames would keep the spawner's variables alive, and line
+            # numbers are only worked out for who asks.
             limit = self.spawning_stack_limit
             stack: list[Any] = []
             frame: FrameType | None = sys._getframe(1)
             while frame is not None and limit > 0:
-                stack.append(frame.f_code)
-                stack.append(frame.f_lasti)
+                stack += frame.f_code, frame.f_lasti
                 frame = frame.f_back
                 limit -= 1
             self._stack = stack
-        else:
-            self.spawning_greenlet = self.spawn_tree_locals = None
-            self._stack = []
         if config.inherit_context:
-            self.gr_context = _copy_context()
+            self.gr_context = copy_context()
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -213,7 +219,7 @@ class Greenlet(greenlet, Generic[T]):
             return
         self._phase = RUNNING
         try:
-            value = self._run(*self.args, **self.kwargs)
+            value = self._run(*self.args, **self._kwargs)
             if type(value) is CoroutineType and _is_async(self._run):
                 value = await_(value)
         except BaseException as e:
@@ -223,17 +229,38 @@ class Greenlet(greenlet, Generic[T]):
             return
         self._ended(value)
 
+    def _start_frameless(self) -> None:
+        """In the hub: begin a function written in C without a Python frame of ours around it.
+
+        The first Python frame in a greenlet makes CPython map and unmap a stack chunk of its own, which
+        costs more than everything else about a short greenlet. So the function itself is what the greenlet
+        runs, and the hub does at the end what :meth:`run` does otherwise.
+        """
+        if self._phase != QUEUED:
+            return
+        self.__dict__["run"] = self._run
+        self._phase = RUNNING
+        try:
+            value = _switch(self, *self.args, **self._kwargs)
+        except BaseException as e:
+            if not _has_ended(self):
+                self.loop.frameless.add(self)
+                raise  # another's
+            self._failed(e)
+        else:
+            if _has_ended(self):
+                self._ended(value)
+            else:
+                self.loop.frameless.add(self)  # it blocks: somebody else will see its end
+
     def _ended(self, value: Any) -> None:
         self.value = value
         self._phase = ENDED
-        self._free()
+        # nothing that was needed for running is kept
+        self.args = ()
+        self._kwargs = _NO_KWARGS
         if self._links is not None:
             self._tell()
-
-    def _free(self) -> None:
-        """Nothing that was needed for running is kept."""
-        self.args = ()
-        self.kwargs = {}
 
     def _failed(self, exception: BaseException) -> None:
         if isinstance(exception, GreenletExit):
@@ -245,7 +272,8 @@ class Greenlet(greenlet, Generic[T]):
         self._exception = exception
         self._traceback = tb
         self._phase = ENDED
-        self._free()
+        self.args = ()
+        self._kwargs = _NO_KWARGS
         if self._links is not None:
             self._tell()
         try:
@@ -258,6 +286,11 @@ class Greenlet(greenlet, Generic[T]):
         if not hasattr(hub, "handle_error"):
             hub = get_hub()
         hub.handle_error(self, type(exception), exception, tb)
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The keyword arguments for the function; empty after the end."""
+        return self._kwargs if self._kwargs is not _NO_KWARGS else {}
 
     @property
     def loop(self) -> Loop:
@@ -288,7 +321,10 @@ class Greenlet(greenlet, Generic[T]):
             if _spawn_callbacks:
                 _call_spawn_callbacks(self)
             loop = self.parent.loop  # type: ignore[union-attr]
-            loop.ready.append(self)
+            if type(self._run) is BuiltinFunctionType:
+                loop.ready.append(Callback(self._start_frameless, ()))
+            else:
+                loop.ready.append(self)
             if not loop.armed:
                 loop.arm()
 
@@ -324,7 +360,7 @@ class Greenlet(greenlet, Generic[T]):
     @property
     def dead(self) -> bool:  # type: ignore[override]
         """True if it has ended, or was killed before it ran."""
-        return self._phase == ENDED or greenlet.dead.__get__(self)  # type: ignore[attr-defined, no-any-return]
+        return self._phase == ENDED or _has_ended(self)
 
     def ready(self) -> bool:
         """True if it has ended."""
@@ -348,7 +384,10 @@ class Greenlet(greenlet, Generic[T]):
     @property
     def spawning_stack(self) -> Any:
         """Where the greenlet was made: something like a frame, for ``traceback.print_stack``; or None."""
-        stack: list[Any] = getattr(self, "_stack", [])
+        try:
+            stack = self._stack
+        except AttributeError:
+            return None
         frame: _Frame | None = None
         for i in range(len(stack) - 2, -2, -2):
             frame = _Frame(stack[i], _line_of(stack[i], stack[i + 1]), frame)
@@ -409,7 +448,8 @@ class Greenlet(greenlet, Generic[T]):
         """If it has not begun to run, see to it that it never does; True then."""
         phase = self._phase
         if phase == QUEUED:
-            self.loop.unready(self)
+            if type(self._run) is not BuiltinFunctionType:  # else _start_frameless will see that we have ended
+                self.loop.unready(self)
         elif phase == LATER:
             loop = self.loop
             if not loop.cancel(self._timer):
@@ -554,24 +594,30 @@ class Greenlet(greenlet, Generic[T]):
 
     def has_links(self) -> bool:
         """True if somebody is to be told of the end."""
-        return bool(self._links)
+        return self._links is not None and self._links != []
 
     def _add(self, link: Any) -> None:
+        # most greenlets have one link or none: a list only for more
         links = self._links
         if links is None:
-            self._links = [link]
-        else:
+            self._links = link
+        elif type(links) is list:
             links.append(link)
+        else:
+            self._links = [links, link]
 
     def rawlink(self, callback: Callable[[Any], object]) -> None:
         """Have ``callback(greenlet)`` called in the hub at the end; it must not block.
 
         Called even if the greenlet has ended already. TypeError if it can't be called.
         """
-        if not callable(callback) and not isinstance(callback, Link):
+        if not callable(callback):
             raise TypeError(f"Expected callable: {callback!r}")
-        if not self.ready():
-            self._add(callback)
+        if self._phase != ENDED and not _has_ended(self):
+            if self._links is None:
+                self._links = callback
+            else:
+                self._add(callback)
         elif isinstance(callback, Link):
             callback.notify(self)
         else:
@@ -599,11 +645,13 @@ class Greenlet(greenlet, Generic[T]):
     def unlink(self, callback: Any) -> None:
         """Take back one link made with ``callback``; nothing if there is none."""
         links = self._links
-        if links is not None:
+        if type(links) is list:
             try:
                 links.remove(callback)
             except ValueError:
                 pass
+        elif links is not None and links == callback:
+            self._links = None
 
     def unlink_all(self) -> None:
         """Forget all links."""
@@ -612,16 +660,14 @@ class Greenlet(greenlet, Generic[T]):
     def _tell(self) -> None:
         links = self._links
         self._links = None
-        if not links:
+        if isinstance(links, Link):
+            links.notify(self)
             return
-        loop: Loop | None = None
-        for link in links:
+        for link in links if type(links) is list else (links,):
             if isinstance(link, Link):
                 link.notify(self)
-            else:
-                if loop is None:
-                    loop = self.loop
-                loop.call(_call_link, link, self)
+            elif link is not None:
+                self.loop.call(_call_link, link, self)
 
     _notify_links = _tell
 
@@ -643,12 +689,6 @@ _do_nothing.__name__ = "_run"
 def _call_spawn_callbacks(g: Any) -> None:
     for callback in tuple(_spawn_callbacks):
         callback(g)
-
-
-def _copy_context() -> Any:
-    import contextvars
-
-    return contextvars.copy_context()
 
 
 def _is_async(func: Any) -> bool:
@@ -696,19 +736,20 @@ def _throw(g: greenlet, exception: Any) -> None:
             get_hub().handle_error(g, *sys.exc_info())
 
 
-class _Countdown(Link):
-    """Wakes a wait when ``left`` greenlets have ended."""
+def _reap(loop: Engine, came: Any) -> bool:
+    """In the hub: end the greenlet without a frame of ours that has just ended; False if none has.
 
-    __slots__ = ("left", "wait")
+    ``came`` is what has come out of it: its value or its exception.
+    """
+    for g in loop.frameless:
+        if _has_ended(g):
+            loop.frameless.remove(g)
+            g._failed(came) if isinstance(came, BaseException) else g._ended(came)
+            return True
+    return False
 
-    def __init__(self, wait: Wait, left: int) -> None:
-        self.wait = wait
-        self.left = left
 
-    def notify(self, source: Any) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.wait.wake()
+Engine.reap = _reap
 
 
 @overload

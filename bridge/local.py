@@ -12,7 +12,7 @@ How it is built, because the obvious ways are either slow or wrong:
   changes, means that threads which use one local at once cannot see each other's values.
 - The values live with the local, so a cycle through a value back to its local is collected. A `_Home`
   in the greenlet's own dictionary removes them when the greenlet is freed, whatever kind of greenlet it
-  is; those that have ``rawlink`` also tell when they finish.
+  is; those that have ``rawlink`` also tell when they end.
 - A plain ``local()`` is an instance of a hidden subclass whose ``__getattribute__`` and ``__setattr__``
   are *slots*: they hold functions that belong to the one instance and have its dictionary in a closure.
   That saves reading the instance's state at each access, a third of the whole cost.
@@ -26,6 +26,8 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from greenlet import getcurrent as _getcurrent
+
+from ._core.waiting import Link
 
 __all__ = ["local"]
 
@@ -57,8 +59,11 @@ class _StateRef(ref[_State]):
     home: ref[_Home]
 
 
-class _Home:
-    """The locals that one greenlet has values in; owned by the greenlet's dictionary and freed with it."""
+class _Home(Link):
+    """The locals that one greenlet has values in; owned by the greenlet's dictionary and freed with it.
+
+    It is also the link by which a greenlet that has ``rawlink`` tells of its end.
+    """
 
     __slots__ = ("__weakref__", "greenlet", "key", "linked", "states")
 
@@ -76,13 +81,20 @@ class _Home:
         state_ref = _StateRef(state, _state_gone)
         state_ref.home = ref(self)
         self.states[state_ref] = None
-        if not self.linked and hasattr(greenlet, "rawlink"):
+        # One that has ended and still runs something keeps what it stores now until it is freed.
+        if not self.linked and hasattr(greenlet, "rawlink") and not greenlet.ready():
             self.linked = True
-            greenlet.rawlink(self.finish)
+            greenlet.rawlink(self)
         return values
 
-    def finish(self, _greenlet: object = None) -> None:
+    def notify(self, source: object) -> None:
         self.linked = False
+        self._drop()
+
+    # What a greenlet that knows nothing of `Link` does with it.
+    __call__ = notify
+
+    def _drop(self) -> None:
         states, self.states = self.states, {}
         for state_ref in states:
             state = state_ref()
@@ -90,7 +102,7 @@ class _Home:
                 state.dicts.pop(self.key, None)
 
     def __del__(self) -> None:
-        self.finish()
+        self._drop()
 
 
 def _state_gone(state_ref: _StateRef) -> None:
@@ -110,15 +122,15 @@ def _state_gone(state_ref: _StateRef) -> None:
     # links belongs to the greenlet's thread.
     if greenlet is current:
         home.linked = False
-        greenlet.unlink(home.finish)
+        greenlet.unlink(home)
 
 
 def _home_of(greenlet: Any) -> _Home:
-    try:
-        home: _Home = greenlet._bridge_local_home
-    except AttributeError:
-        home = greenlet._bridge_local_home = _Home(greenlet)
-        greenlet._bridge_local = home.key
+    namespace = greenlet.__dict__
+    home: _Home | None = namespace.get("_bridge_local_home")
+    if home is None:
+        home = namespace["_bridge_local_home"] = _Home(greenlet)
+        namespace["_bridge_local"] = home.key
     return home
 
 
@@ -306,12 +318,14 @@ def _install_access(obj: local, state: _State) -> None:
 
     def get(name: str) -> Any:
         try:
-            return dicts[current()._bridge_local][name]
+            values = dicts[current()._bridge_local]
         except (KeyError, AttributeError):
+            return local.__getattribute__(_alive(owner), name)
+        try:
+            return values[name]
+        except KeyError:
             pass
-        if name == "__dict__":
-            return _values_of(_alive(owner))
-        return local.__getattribute__(_alive(owner), name)
+        return values if name == "__dict__" else local.__getattribute__(_alive(owner), name)
 
     def set_(name: str, value: Any) -> None:
         if name in {"__class__", "__dict__"}:

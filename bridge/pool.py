@@ -4,25 +4,23 @@ A :class:`Group` knows which of its greenlets are still running; a :class:`Pool`
 a time. Both can be waited for and killed as a whole, and both map functions over data.
 
 The book-keeping of one greenlet is a place in a set, and a link, shared by all members, that takes it out
-again the moment it ends: no callback in the hub per greenlet. Events exist only while somebody waits
-for the group: most groups fill and empty many times without being watched.
+again when it has ended: all that end in one round of the hub in one callback. Events exist only while
+somebody waits for the group: most groups fill and empty many times without being watched.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from queue import Full as QueueFull
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.awaiting import await_
-from ._core.hub import get_hub
-from ._core.waiting import Link
-from ._imap import Abandonable, IMap, IMapUnordered
+from ._imap import Abandonable, BatchLink, IMap, IMapUnordered
 from .event import Event
-from .greenlet import Greenlet, killall
+from .greenlet import Greenlet, _is_async, killall
 from .lock import DummySemaphore, Semaphore
 from .timeout import Timeout
 
@@ -72,7 +70,10 @@ class GroupMappingMixin:
         if kwds is None:
             kwds = {}
         if self._apply_immediately():
-            return func(*args, **kwds)
+            value: Any = func(*args, **kwds)
+            if type(value) is CoroutineType and _is_async(func):
+                value = await_(value)  # as a greenlet would
+            return value  # type: ignore[no-any-return]
         return self.spawn(func, *args, **kwds).get()  # type: ignore[no-any-return]
 
     def apply_cb(
@@ -149,9 +150,7 @@ class GroupMappingMixin:
         """As :meth:`map_cb`, but return at once a greenlet whose value will be the list."""
         return Greenlet.spawn(self.map_cb, func, iterable, callback)
 
-    def imap(
-        self, func: Callable[..., R], *iterables: Iterable[Any], maxsize: int | None = None
-    ) -> IMap[R]:
+    def imap(self, func: Callable[..., R], *iterables: Iterable[Any], maxsize: int | None = None) -> IMap[R]:
         """An iterator over ``func(*items)`` for the items of ``iterables`` in parallel, in order.
 
         Jobs are started by a greenlet of the iterator, before anybody asks for results, as many at a
@@ -163,34 +162,19 @@ class GroupMappingMixin:
         again. Does not block; ``next()`` does. Raises TypeError if one of ``iterables`` is none, or for
         a ``maxsize`` that is no integer, and ValueError for a negative one.
         """
-        it = IMap.spawn(func, zip(*iterables, strict=False), spawn=self.spawn, _zipped=True, maxsize=maxsize)
+        it: IMap[R] = IMap.spawn(
+            func, zip(*iterables, strict=False), spawn=self.spawn, _zipped=True, maxsize=maxsize
+        )
         return Abandonable(it) if maxsize else it  # type: ignore[return-value]
 
     def imap_unordered(
         self, func: Callable[..., R], *iterables: Iterable[Any], maxsize: int | None = None
     ) -> IMapUnordered[R]:
         """As :meth:`imap`, with the results in the order in which the jobs finish."""
-        it = IMapUnordered.spawn(
+        it: IMapUnordered[R] = IMapUnordered.spawn(
             func, zip(*iterables, strict=False), spawn=self.spawn, _zipped=True, maxsize=maxsize
         )
         return Abandonable(it) if maxsize else it  # type: ignore[return-value]
-
-
-class _Membership(Link):
-    """Takes those who end out of a group."""
-
-    __slots__ = ("group",)
-
-    def __init__(self, group: Group) -> None:
-        self.group = group
-
-    def notify(self, source: Any) -> None:
-        try:
-            self.group._discard(source)  # which a subclass may have overridden
-        except BaseException:
-            get_hub().handle_error((self.group, source), *sys.exc_info())
-
-    __call__ = notify  # for what has a rawlink() of its own kind
 
 
 class Group(GroupMappingMixin):
@@ -211,7 +195,7 @@ class Group(GroupMappingMixin):
         self.greenlets: set[greenlet] = set()
         #: members that were killed and have not ended yet; nobody is killed twice
         self.dying: set[greenlet] = set()
-        self._membership: _Membership | None = None  # while there are members: an empty group has no cycle
+        self._link: BatchLink | None = None  # while there are members: an empty group is in no cycle
         self._emptied: Event | None = None  # set when nobody is left
         self._buried: Event | None = None  # set when nobody is dying
         if args:
@@ -248,20 +232,20 @@ class Group(GroupMappingMixin):
             self._track(greenlet)
 
     def _track(self, member: greenlet) -> None:
-        link = getattr(member, "rawlink", None)
-        if link is None:
+        rawlink = getattr(member, "rawlink", None)
+        if rawlink is None:
             if not isinstance(member, greenlet):
                 raise TypeError(
                     f"{type(self).__name__}.add({member!r}): not a greenlet; spawn(function, *args) runs one"
                 )
             self.greenlets.add(member)  # the main greenlet, for example: it stays until it is discarded
             return
-        membership = self._membership
-        if membership is None:
-            membership = self._membership = _Membership(self)
+        link = self._link
+        if link is None:
+            link = self._link = BatchLink(self._discard)
         self.greenlets.add(member)
         try:
-            link(membership)  # one that has ended leaves at once
+            rawlink(link)
         except BaseException:
             self.greenlets.discard(member)
             raise
@@ -284,18 +268,18 @@ class Group(GroupMappingMixin):
                 self._buried.set()
                 self._buried = None
         if not self.greenlets:
-            self._membership = None
+            self._link = None
             if self._emptied is not None:
                 self._emptied.set()
                 self._emptied = None
 
     def discard(self, greenlet: greenlet) -> None:
         """Stop tracking ``greenlet``; nothing if it is not a member. Does not block."""
-        membership = self._membership
+        link = self._link
         self._discard(greenlet)
         unlink = getattr(greenlet, "unlink", None)
-        if unlink is not None and membership is not None:
-            unlink(membership)
+        if unlink is not None and link is not None:
+            unlink(link)
 
     def start(self, greenlet: Greenlet[Any]) -> None:
         """Track ``greenlet``, which has not been started, and start it."""
@@ -355,6 +339,7 @@ class Group(GroupMappingMixin):
         if not block:
             self._kill_members(exception)
             return
+        started = not (isinstance(timeout, Timeout) and timeout.pending)
         timer = Timeout.start_new(timeout)
         try:
             while self.greenlets:
@@ -368,7 +353,8 @@ class Group(GroupMappingMixin):
             if raised is not timer:
                 raise
         finally:
-            timer.close()
+            if started:
+                timer.cancel()
 
     def _kill_members(self, exception: type[BaseException] | BaseException) -> None:
         self._kill(self.greenlets - self.dying, exception)
@@ -378,7 +364,8 @@ class Group(GroupMappingMixin):
             isinstance(exception, type) and issubclass(exception, BaseException)
         ):
             raise TypeError(
-                f"{type(self).__name__}.kill(exception={exception!r}): an exception class or instance is needed"
+                f"{type(self).__name__}.kill(exception={exception!r}): an exception class or instance "
+                "is needed"
             )
         for member in members:
             if isinstance(member, Greenlet):
@@ -461,9 +448,7 @@ class Pool(Group):
         self.add(greenlet, blocking, timeout)
         greenlet.start()
 
-    def add(
-        self, greenlet: greenlet, blocking: bool = True, timeout: float | Timeout | None = None
-    ) -> None:
+    def add(self, greenlet: greenlet, blocking: bool = True, timeout: float | Timeout | None = None) -> None:
         """Track ``greenlet`` until it ends; nothing if it is a member already.
 
         Blocks until there is room, at most ``timeout`` seconds, or not at all if ``blocking`` is false; then
@@ -504,7 +489,7 @@ def _as_size(name: str, size: Any) -> int:
         raise TypeError(f"{name}(size={size!r}): size must be a number, or None for no limit") from None
     if number < 0:
         raise ValueError(f"{name}(size={size!r}): size must not be negative; pass None for no limit")
-    return number  # type: ignore[no-any-return]
+    return number
 
 
 class pass_value:

@@ -1,4 +1,4 @@
-"""Drop-in mode: `import gevent` gives bridge. Each test in a process of its own: the mode is the process's."""
+"""Drop-in mode: `import gevent` gives bridge. Each test in its own process: the mode is for a process."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_package_looks_like_a_package() -> None:
 def test_import_gevent_is_enough_for_what_gevent_imports_itself() -> None:
     run("""
         import gevent, sys
-        for name in ["event", "exceptions", "greenlet", "hub", "timeout"]:
+        for name in ["event", "exceptions", "greenlet", "hub", "os", "timeout"]:
             assert getattr(gevent, name) is sys.modules["gevent." + name] is sys.modules["bridge." + name]
     """)
 
@@ -165,6 +165,25 @@ def test_patches_and_pickles_hold_under_both_names() -> None:
         assert pickle.loads(pickle.dumps(gevent.queue.Queue)) is bridge.queue.Queue
         assert pickle.loads(b"cgevent.queue\\nQueue\\n.") is bridge.queue.Queue
         assert isinstance(bridge.queue.Queue(), gevent.queue.Queue)
+    """)
+
+
+def test_replacing_a_name_of_the_package_replaces_it_in_bridge() -> None:
+    run("""
+        from unittest import mock
+        import gevent
+        class Traced(gevent.Greenlet):
+            pass
+        original = gevent.Greenlet
+        gevent.Greenlet = Traced
+        assert bridge.Greenlet is Traced and type(gevent.spawn(print)) is Traced
+        gevent.Greenlet = original
+        with mock.patch("gevent.sleep") as fake:
+            bridge.sleep(1000)
+        fake.assert_called_once_with(1000)
+        assert gevent.sleep is bridge.sleep is not fake
+        gevent.something = 1
+        assert not hasattr(bridge, "something")
     """)
 
 
@@ -310,7 +329,7 @@ def test_private_hub_names() -> None:
         import gevent.hub
         assert get_hub_if_exists() is None
         hub = gevent.get_hub()
-        assert get_hub() is get_hub_noargs() is get_hub_if_exists() is hub and get_loop() is hub.loop
+        assert get_hub() is get_hub_noargs() is get_hub_if_exists() is hub and get_loop() is None
         assert get_hub_class() is gevent.hub.Hub
     """)
 
@@ -419,11 +438,9 @@ def test_multiprocessing_children_are_in_drop_in_mode(tmp_path: Path, method: st
     # `python -c` has no main module that a child could import; __main__ is the script here
     out = run(
         f"""
-        import runpy, sys, types
         sys.argv = [{str(script)!r}, {method!r}]
-        main = sys.modules["__main__"]
-        main.__file__ = {str(script)!r}
-        exec(compile(open(main.__file__).read(), main.__file__, "exec"), main.__dict__)
+        __file__ = {str(script)!r}
+        exec(compile({script.read_text()!r}, __file__, "exec"))
         """,
         start=before + START,
     )

@@ -534,7 +534,13 @@ def test_wait_available() -> None:
 
 @pytest.mark.parametrize(
     "kwargs",
-    [{"blocking": False}, {"timeout": 0}, {"timeout": -1}, {"timeout": 0.002}, {"blocking": False, "timeout": 1}],
+    [
+        {"blocking": False},
+        {"timeout": 0},
+        {"timeout": -1},
+        {"timeout": 0.002},
+        {"blocking": False, "timeout": 1},
+    ],
 )
 def test_pool_full(kwargs: dict[str, Any]) -> None:
     pool = Pool(1)
@@ -656,7 +662,9 @@ def test_subclass_hooks() -> None:
 # ---- apply ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[Group, Pool, lambda: Pool(1), lambda: Pool(3)], ids=["Group", "Pool", "Pool1", "Pool3"])
+@pytest.fixture(
+    params=[Group, Pool, lambda: Pool(1), lambda: Pool(3)], ids=["Group", "Pool", "Pool1", "Pool3"]
+)
 def group(request: pytest.FixtureRequest) -> Group:
     return request.param()  # type: ignore[no-any-return]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import gevent
-from cases.sleepers import check_killed, fall_asleep
 from stopwatch import Stopwatch, check
+
+from cases.sleepers import check_killed, fall_asleep
 
 BATCH = 1000
 

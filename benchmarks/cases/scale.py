@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import gevent
 import growth
-from cases.sleepers import check_killed, fall_asleep
 from gevent.event import Event
 from gevent.queue import Queue
 from stopwatch import Stopwatch, check, resident_bytes
+
+from cases.sleepers import check_killed, fall_asleep
 
 
 def asleep_100k(n: int, measure: Stopwatch) -> None:

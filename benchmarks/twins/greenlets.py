@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from stopwatch import Stopwatch, check
+
 from twins.sleepers import cancel_all, fall_asleep
 
 BATCH = 1000

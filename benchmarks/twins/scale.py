@@ -9,6 +9,7 @@ from typing import Any
 
 import growth
 from stopwatch import Stopwatch, check, resident_bytes
+
 from twins.sleepers import cancel_all, fall_asleep
 
 

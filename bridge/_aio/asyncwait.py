@@ -45,6 +45,10 @@ class AsyncWait:
         self.future = self.aio.create_future()
         return True
 
+    def give_up(self) -> None:
+        """The wait ends without blocking, as what it was for is there already."""
+        self.woken = True
+
     def wake(self) -> None:
         """End the wait. From any thread, greenlet or callback; does nothing the second time."""
         if self.woken:

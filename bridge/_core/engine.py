@@ -89,6 +89,8 @@ def _nothing() -> None:
 class Engine:
     """The ready queue, the timers and the poller of one asyncio loop."""
 
+    #: ``reap(engine, result or exception)``: ends a greenlet that has no frame to do it itself
+    reap: Callable[[Any, Any], bool]
     #: Receives ``handle_error(context, type, value, tb)``; None: print.
     error_handler: Any = None
 
@@ -111,6 +113,8 @@ class Engine:
         self.draining = False
         self.to_runner: Callable[[], Any] = _nothing  # switch to the greenlet that drains
         self.entry: Callable[[], None] = self._own_round
+        #: greenlets that run a function in C and are blocked in it (see bridge.greenlet)
+        self.frameless: set[Any] = set()
         #: callables run at the beginning and at the end of each drain (prepare and check watchers)
         self.before: list[Callable[[], None]] = []
         self.after: list[Callable[[], None]] = []
@@ -232,11 +236,16 @@ class Engine:
                 else:
                     self.turns -= 1
                     try:
-                        item.switch()  # type: ignore[union-attr]
+                        came = item.switch()  # type: ignore[union-attr]
                     except GreenletExit:
                         raise
-                    except BaseException:
-                        self.handle_error(item, *sys.exc_info())
+                    except BaseException as e:
+                        if not self.frameless or not self.reap(e):
+                            self.handle_error(item, *sys.exc_info())
+                    else:
+                        if self.frameless:
+                            self.reap(came)
+                        came = None
         except GreenletExit:
             # Thrown into the hub itself (a raw greenlet turns its own into a value): the hub is to end.
             self.stopping = True

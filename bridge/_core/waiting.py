@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
+from .callbacks import Callback
 from .current import blocking_place, get_hub, hub_local
 from .errors import InvalidSwitchError
 
@@ -105,19 +106,32 @@ class Wait:
             except BaseException:
                 self._over()
                 raise
-        timer = engine.call_at(monotonic() + timeout, Wait._expire, self)
+        if timeout > 0:
+            timer = engine.call_at(monotonic() + timeout, Wait._expire, self)
+            stop = engine.cancel
+        else:
+            # those who are ready now run first: one of them may be what we wait for
+            timer = engine.call(self._expire)  # type: ignore[assignment]
+            stop = Callback.stop  # type: ignore[assignment]
         try:
             engine.park()
             if not self.woken:
                 raise self._invalid()
         except BaseException:
-            engine.cancel(timer)
+            stop(timer)
             self._over()
             raise
         if self.timed_out:
             return False
-        engine.cancel(timer)
+        stop(timer)
         return True
+
+    def give_up(self) -> None:
+        """The wait ends without blocking, as what it was for is there already."""
+        if self.portal is None:
+            self._over()
+        else:
+            self.woken = True
 
     def _invalid(self) -> InvalidSwitchError:
         return InvalidSwitchError(
@@ -202,6 +216,10 @@ class WaitLine(deque[Any]):
         """Wake the head, if there is one that was not told yet. It stays in line."""
         if self and not (head := self[0]).woken:  # atomic
             head.wake()
+
+    def count(self) -> int:
+        """How many are in line."""
+        return len(self) - self.tombstones
 
     def wake_all(self) -> None:
         """Wake everybody who is in line now and empty it."""

@@ -8,12 +8,12 @@ modules and names that gevent itself has given up (`gevent.coros`, `gevent.wsgi`
 
 from __future__ import annotations
 
-import importlib
-from collections import namedtuple
+import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+import bridge
 from bridge import (
     Greenlet,
     GreenletExit,
@@ -42,6 +42,7 @@ from gevent import event as event
 from gevent import exceptions as exceptions
 from gevent import greenlet as greenlet
 from gevent import hub as hub
+from gevent import os as os
 from gevent import signal as signal
 from gevent import timeout as timeout
 
@@ -73,14 +74,17 @@ __all__ = [
 #: The version of gevent whose API this is.
 __version__ = "26.9.0"
 
-version_info = namedtuple("version_info", "major minor micro releaselevel serial")(  # type: ignore[call-arg]
-    # gevent gave up keeping it: every version since 20.5 says this
-    20,
-    0,
-    0,
-    "dev",
-    0,
-)
+
+class _VersionInfo(NamedTuple):
+    major: int
+    minor: int
+    micro: int
+    releaselevel: str
+    serial: int
+
+
+#: What every version of gevent says since 20.5; ``__version__`` is the one to look at.
+version_info = _VersionInfo(20, 0, 0, "dev", 0)
 
 
 class _SignalModule(ModuleType):
@@ -105,11 +109,16 @@ def shutdown() -> NoReturn:
     raise SystemExit
 
 
-def __getattr__(name: str) -> ModuleType:
-    # `import gevent` imports gevent.os; bridge loads what does I/O when it is first asked for
-    if name == "os":
-        try:
-            return importlib.import_module("gevent.os")
-        except ModuleNotFoundError:
-            pass
-    raise AttributeError(f"module 'gevent' has no attribute {name!r}")
+class _Package(ModuleType):
+    """This module, whose names are bridge's in both directions: who replaces one here replaces it there.
+
+    Tracers put a class of their own in the place of `gevent.Greenlet`, and tests put a mock anywhere.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in __all__:
+            setattr(bridge, name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -73,7 +73,8 @@ def main() -> int:
         head = [line for line in LIST.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
         kept = {test for test in expected if test.split("::")[0] not in modules}
         LIST.write_text("\n".join([*head, *sorted(kept | passed)]) + "\n", encoding="utf-8")
-    print(f"\n{len(expected_here) - len(failed)} of {len(expected_here)} tests of the list pass; {len(new)} new ones")
+    good = len(expected_here) - len(failed)
+    print(f"\n{good} of {len(expected_here)} tests of the list pass, and {len(new)} others")
     for test in sorted(new):
         print(f"  new     {test}")
     for test in sorted(failed):

@@ -1,0 +1,109 @@
+"""What events, results and semaphores have in common: a line of waiters, and callbacks in it.
+
+Greenlets, coroutines and callbacks (``rawlink``) stand in one line, in order of arrival; see
+:mod:`bridge._core.waiting` for how a line works.
+"""
+
+from __future__ import annotations
+
+import sys
+from _thread import get_ident
+from collections.abc import Callable
+from typing import Any
+
+from ._core.callbacks import Callback
+from ._core.hub import get_hub, get_hub_if_exists
+from ._core.waiting import Link, WaitLine
+
+__all__ = ["AbstractLinkable"]
+
+
+class _RawLink:
+    """A callback that stands in line like a waiter; it is called in the hub of who registered it."""
+
+    __slots__ = ("callback", "dead", "loop", "source", "woken")
+
+    def __init__(self, source: AbstractLinkable, callback: Callable[[Any], object]) -> None:
+        self.source = source
+        self.callback = callback
+        self.loop = get_hub().loop
+        self.woken = False
+        self.dead = False
+
+    def wake(self) -> None:
+        if not self.woken:
+            self.woken = True
+            if self.loop.thread_ident == get_ident():
+                self.loop.call(self._run)
+            else:
+                self.loop.append_threadsafe(Callback(self._run, ()))
+
+    def _run(self) -> None:
+        if self.callback is None:  # unlinked meanwhile
+            return
+        try:
+            self.callback(self.source)
+        except BaseException:
+            get_hub().handle_error((self.callback, self.source), *sys.exc_info())
+        finally:
+            self.source._link_done(self)
+
+
+class AbstractLinkable:
+    """An object that greenlets, coroutines and callbacks can wait for."""
+
+    __slots__ = ("__weakref__", "_line")
+
+    _line: WaitLine | None
+
+    def ready(self) -> bool:
+        """True if a wait would not block."""
+        raise TypeError(f"{type(self).__name__} must define ready()")
+
+    @property
+    def hub(self) -> Any:
+        """The hub of the current thread, None if it has none; objects are not bound to one."""
+        return get_hub_if_exists()
+
+    def linkcount(self) -> int:
+        """How many wait: greenlets, coroutines and callbacks."""
+        return self._line.count() if self._line else 0
+
+    def rawlink(self, callback: Callable[[Any], object]) -> None:
+        """Have ``callback(self)`` called once in the hub when this becomes ready; it must not block.
+
+        If it is ready now, it is called soon. TypeError if it can't be called.
+        """
+        if not callable(callback) and not isinstance(callback, Link):
+            raise TypeError(f"Expected callable: {callback!r}")
+        link = _RawLink(self, callback)
+        self._line_of_waiters().append(link)
+        if self.ready():
+            link.wake()
+
+    def unlink(self, callback: Callable[[Any], object]) -> None:
+        """Take back :meth:`rawlink`; nothing if there is no such callback."""
+        for link in tuple(self._line or ()):
+            if type(link) is _RawLink and not link.dead and link.callback == callback:
+                link.callback = None  # type: ignore[assignment]
+                self._line.discard(link)  # type: ignore[union-attr]
+                self._link_left()
+                return
+
+    def _line_of_waiters(self) -> WaitLine:
+        line = self._line
+        if line is None:
+            line = self._line = WaitLine()
+        return line
+
+    def _link_done(self, link: _RawLink) -> None:
+        """A callback has been called: it leaves the line."""
+        if self._line:
+            self._line.discard(link)
+            self._link_left()
+
+    def _link_left(self) -> None:
+        """For lines whose head is told: somebody who may have been told has left."""
+
+    def _links_str(self) -> str:
+        return f"_links[{self.linkcount()}]"

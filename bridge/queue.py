@@ -1,0 +1,749 @@
+"""Queues for greenlets, coroutines and threads; twin of :mod:`gevent.queue`.
+
+Those who wait to get stand in one line, those who wait to put in another; the head of a line is told when
+there is something for it and takes it when it runs (see :mod:`bridge._core.waiting`). So an item is always
+either in the queue or in the hands of who put or got it: killing a waiter loses nothing.
+Invariant: if there is an item and a getter in line, the first getter has been told; likewise for free
+places and putters.
+
+Several threads may use a queue. A bounded queue into which threads put at the very same moment may briefly
+hold one item too many for each of them.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from heapq import heapify, heappop, heappush
+from queue import Empty, Full
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from greenlet import getcurrent
+
+from ._aio.asyncwait import AsyncWait
+from ._core.hub import get_hub_if_exists
+from ._core.waiting import Wait, WaitLine
+from .timeout import Timeout, wait_limited
+
+if sys.version_info >= (3, 13):
+    from queue import ShutDown
+else:
+
+    class ShutDown(Exception):
+        """Raised by put() and get() of a queue that was shut down."""
+
+
+__all__ = [
+    "Channel",
+    "Empty",
+    "Full",
+    "JoinableQueue",
+    "LifoQueue",
+    "PriorityQueue",
+    "Queue",
+    "ShutDown",
+    "SimpleQueue",
+    "UnboundQueue",
+]
+
+T = TypeVar("T")
+Q = TypeVar("Q", bound="SimpleQueue[Any]")
+
+#: What an attempt returns that has to wait.
+_NOT_YET: Any = object()
+
+
+def _check_timeout(timeout: Any) -> None:
+    if isinstance(timeout, int | float) and timeout < 0:
+        raise ValueError("'timeout' must be a non-negative number")
+
+
+def _cannot_block() -> bool:
+    """True in the hub, where a queue answers instead of waiting."""
+    hub = get_hub_if_exists()
+    return hub is not None and getcurrent() is hub
+
+
+def _stand_in_line(
+    line: WaitLine,
+    attempt: Callable[[], Any],
+    more: Callable[[], bool],
+    timeout: Any,
+    error: type[Exception],
+    wait: Any = None,
+) -> Any:
+    """Make ``attempt()`` as the head of ``line`` until it gives something; blocks the greenlet.
+
+    ``more()`` says whether there is something for the next in line. After ``timeout`` ``error`` is raised.
+    """
+    deadline = None
+    if timeout is not None and not isinstance(timeout, Timeout):
+        deadline = monotonic() + timeout
+    if wait is None:
+        wait = Wait()
+    line.append(wait)
+    try:
+        while True:
+            result = attempt()
+            if result is not _NOT_YET:
+                wait.give_up() if not wait.woken else None
+                return result
+            wait.woken = False
+            result = attempt()  # another thread may just have thought that we had been told
+            if result is not _NOT_YET:
+                if wait.woken:
+                    wait.give_up()
+                return result
+            if deadline is None:
+                if timeout is None:
+                    wait.block()
+                else:
+                    _block_until(wait, timeout)
+            elif not wait.block(deadline - monotonic() if timeout else 0):
+                result = attempt()
+                if result is _NOT_YET:
+                    raise error
+                return result
+    finally:
+        line.discard(wait)
+        if line and more():
+            line.tell()
+
+
+def _block_until(wait: Wait, timeout: Timeout) -> None:
+    if not wait_limited(wait, timeout):
+        raise timeout
+
+
+async def _stand_in_line_async(
+    line: WaitLine,
+    attempt: Callable[[], Any],
+    more: Callable[[], bool],
+    timeout: float | None,
+    error: type[Exception],
+    wait: Any = None,
+) -> Any:
+    deadline = None if timeout is None else monotonic() + timeout
+    if wait is None:
+        wait = AsyncWait()
+    line.append(wait)
+    try:
+        while True:
+            result = attempt()
+            if result is not _NOT_YET:
+                return result
+            wait.woken = False
+            result = attempt()
+            if result is not _NOT_YET:
+                return result
+            if not await wait.block(None if deadline is None else deadline - monotonic()):
+                result = attempt()
+                if result is _NOT_YET:
+                    raise error
+                return result
+    finally:
+        wait.give_up()
+        line.discard(wait)
+        if line and more():
+            line.tell()
+
+
+class SimpleQueue(Generic[T]):
+    """A queue: first in, first out.
+
+    :param maxsize: how many items it holds before put() waits; None: any number.
+    :param items: what it holds in the beginning.
+
+    ``for item in queue`` gives items, waiting for them, until the item is the class StopIteration; in a
+    coroutine ``async for``. All methods may be called from any greenlet, coroutine or thread; those that
+    block have a coroutine twin (``aget``, ``aput``).
+    """
+
+    __slots__ = ("__weakref__", "_getters", "_maxsize", "_putters", "_tasks", "is_shutdown", "queue")
+
+    #: The items.
+    queue: Any
+    #: True after shutdown().
+    is_shutdown: bool
+
+    def __init__(self, maxsize: int | None = None, items: Iterable[T] = (), _warn_depth: int = 2) -> None:
+        if maxsize is not None and maxsize <= 0:
+            if maxsize == 0:
+                warnings.warn(
+                    "Queue(0) now equivalent to Queue(None); if you want a channel, use Channel",
+                    DeprecationWarning,
+                    stacklevel=_warn_depth,
+                )
+            maxsize = None
+        self._maxsize = maxsize
+        self._getters = WaitLine()
+        self._putters = WaitLine()
+        self.is_shutdown = False
+        self._tasks = 0
+        self._init(maxsize, items)
+
+    def _init(self, maxsize: int | None, items: Iterable[T] = ()) -> None:
+        self.queue = self._create_queue(items)
+        self._tasks = len(self.queue)
+
+    @property
+    def hub(self) -> Any:
+        """The hub of the current thread, None if it has none; queues are not bound to one."""
+        return get_hub_if_exists()
+
+    @property
+    def maxsize(self) -> int | None:
+        """How many items fit, None for any number.
+
+        May be changed; who waits for a place notices when the next item is taken.
+        """
+        return self._maxsize
+
+    @maxsize.setter
+    def maxsize(self, value: int | None) -> None:
+        self._maxsize = None if value is not None and value <= 0 else value
+
+    def copy(self: Q) -> Q:
+        """A queue of the same kind with the same items."""
+        return type(self)(self._maxsize, self.queue)
+
+    # -- what a subclass may override, as with the standard library's
+
+    def _create_queue(self, items: Iterable[T] = ()) -> Any:
+        return deque(items)
+
+    def _get(self) -> T:
+        return self.queue.popleft()  # type: ignore[no-any-return]
+
+    def _peek(self) -> T:
+        return self.queue[0]  # type: ignore[no-any-return]
+
+    def _put(self, item: T) -> None:
+        self.queue.append(item)
+
+    def _qsize(self) -> int:
+        return len(self.queue)
+
+    # -- state
+
+    def qsize(self) -> int:
+        """How many items it holds."""
+        return self._qsize()
+
+    def __len__(self) -> int:
+        return self._qsize()
+
+    def __bool__(self) -> bool:
+        # a queue is true, empty or not: it is a thing to wait for, not a collection
+        return True
+
+    def empty(self) -> bool:
+        """True if it holds no item."""
+        return not self._qsize()
+
+    def full(self) -> bool:
+        """True if put() would wait."""
+        return self._maxsize is not None and self._qsize() >= self._maxsize
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {id(self):#x}{self._format()}>"
+
+    def __str__(self) -> str:
+        return f"<{type(self).__name__}{self._format()}>"
+
+    def _format(self) -> str:
+        shown = []
+        if self._maxsize is not None:
+            shown.append(f"maxsize={self._maxsize!r}")
+        if getattr(self, "queue", None):
+            shown.append(f"queue={self.queue!r}")
+        if self._getters:
+            shown.append(f"getters[{self._getters.count()}]")
+        if self._putters:
+            shown.append(f"putters[{self._putters.count()}]")
+        return " " + " ".join(shown) if shown else ""
+
+    # -- putting
+
+    def put(self, item: T, block: bool = True, timeout: float | Timeout | None = None) -> None:
+        """Add an item, waiting for a free place if need be.
+
+        :param block: False: raise Full instead of waiting.
+        :param timeout: seconds to wait at the most; then Full is raised. ValueError if negative.
+
+        Raises ShutDown after shutdown().
+        """
+        if self.is_shutdown:
+            raise ShutDown
+        maxsize = self._maxsize
+        if maxsize is None or self._qsize() < maxsize:
+            self._tasks += 1
+            self._put(item)
+            if self._getters:
+                self._getters.tell()
+            return
+        if not block:
+            raise Full
+        _check_timeout(timeout)
+        if _cannot_block():
+            raise Full
+        _stand_in_line(self._putters, lambda: self._try_put(item), self._has_place, timeout, Full)
+
+    def _try_put(self, item: T) -> Any:
+        if self.is_shutdown:
+            raise ShutDown
+        if self._maxsize is not None and self._qsize() >= self._maxsize:
+            return _NOT_YET
+        self._tasks += 1
+        self._put(item)
+        if self._getters:
+            self._getters.tell()
+        return None
+
+    def _has_place(self) -> bool:
+        return self.is_shutdown or self._maxsize is None or self._qsize() < self._maxsize
+
+    def put_nowait(self, item: T) -> None:
+        """Add an item, or raise Full. Never blocks."""
+        self.put(item, False)
+
+    async def aput(self, item: T, timeout: float | None = None) -> None:
+        """In a coroutine: :meth:`put`."""
+        if self._try_put(item) is _NOT_YET:
+            _check_timeout(timeout)
+            await _stand_in_line_async(
+                self._putters, lambda: self._try_put(item), self._has_place, timeout, Full
+            )
+
+    # -- getting
+
+    def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:
+        """Take the first item, waiting for one if there is none.
+
+        :param block: False: raise Empty instead of waiting.
+        :param timeout: seconds to wait at the most; then Empty is raised. ValueError if negative.
+
+        Raises ShutDown after shutdown(), once the queue is empty.
+        """
+        if self._qsize():
+            try:
+                item = self._get()
+            except IndexError:
+                if self._qsize():
+                    raise
+                # another thread took it in between
+            else:
+                if self._putters:
+                    self._putters.tell()
+                return item
+        return self._wait_for_item(self._get, block, timeout)
+
+    def peek(self, block: bool = True, timeout: float | Timeout | None = None) -> T:
+        """The first item, which stays in the queue; otherwise like :meth:`get`."""
+        if self._qsize():
+            return self._peek()
+        return self._wait_for_item(self._peek, block, timeout)
+
+    def _wait_for_item(self, take: Callable[[], T], block: bool, timeout: Any) -> T:
+        if self.is_shutdown:
+            raise ShutDown
+        _check_timeout(timeout)
+        if not block or _cannot_block():
+            raise Empty
+        return _stand_in_line(  # type: ignore[no-any-return]
+            self._getters, lambda: self._try_take(take), self._has_item, timeout, Empty
+        )
+
+    def _try_take(self, take: Callable[[], T]) -> Any:
+        if not self._qsize():
+            if self.is_shutdown:
+                raise ShutDown
+            return _NOT_YET
+        try:
+            item = take()
+        except IndexError:
+            if self._qsize():
+                raise
+            return _NOT_YET
+        if self._putters:
+            self._putters.tell()
+        return item
+
+    def _has_item(self) -> bool:
+        return self.is_shutdown or self._qsize() > 0
+
+    def get_nowait(self) -> T:
+        """Take the first item, or raise Empty. Never blocks."""
+        return self.get(False)
+
+    def peek_nowait(self) -> T:
+        """The first item, or raise Empty. Never blocks."""
+        return self.peek(False)
+
+    async def aget(self, timeout: float | None = None) -> T:
+        """In a coroutine: :meth:`get`."""
+        item = self._try_take(self._get)
+        if item is not _NOT_YET:
+            return item  # type: ignore[no-any-return]
+        _check_timeout(timeout)
+        return await _stand_in_line_async(  # type: ignore[no-any-return]
+            self._getters, lambda: self._try_take(self._get), self._has_item, timeout, Empty
+        )
+
+    # -- iterating
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        item = self.get()
+        if item is StopIteration:
+            raise StopIteration
+        return item
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        item = await self.aget()
+        if item is StopIteration:
+            raise StopAsyncIteration
+        return item
+
+    def _unlock(self) -> None:
+        """Tell those who have something to do; for libraries that call it after changing ``queue``."""
+        if self._qsize():
+            self._getters.tell()
+        if self._has_place():
+            self._putters.tell()
+
+
+class Queue(SimpleQueue[T]):
+    """A :class:`SimpleQueue` that counts what is left to do and can be shut down."""
+
+    __slots__ = ("_joiners",)
+
+    def __init__(
+        self,
+        maxsize: int | None = None,
+        items: Iterable[T] = (),
+        unfinished_tasks: int | None = None,
+        _warn_depth: int = 3,
+    ) -> None:
+        self._joiners = WaitLine()
+        super().__init__(maxsize, items, _warn_depth=_warn_depth)
+        if unfinished_tasks:
+            self._tasks = unfinished_tasks
+
+    @property
+    def unfinished_tasks(self) -> int:
+        """How many items were put and not yet reported done."""
+        return self._tasks
+
+    @unfinished_tasks.setter
+    def unfinished_tasks(self, value: int) -> None:
+        self._tasks = value
+
+    def copy(self: Q) -> Q:
+        """A queue of the same kind with the same items and count of unfinished tasks."""
+        return type(self)(self._maxsize, self.queue, self._tasks)  # type: ignore[call-arg, arg-type]
+
+    def _format(self) -> str:
+        result = super()._format()
+        if self._tasks:
+            result += f" tasks={self._tasks}"
+        return result
+
+    def task_done(self) -> None:
+        """Report that an item taken with get() has been dealt with.
+
+        ValueError if called more often than items were put.
+        """
+        if self._tasks <= 0:
+            raise ValueError("task_done() called too many times")
+        self._tasks -= 1
+        if not self._tasks:
+            self._joiners.wake_all()
+
+    def join(self, timeout: float | Timeout | None = None) -> bool:
+        """Block until all items were reported done, for ``timeout`` seconds at the most.
+
+        True if they were.
+        """
+        if not self._tasks:
+            return True
+        wait = Wait()
+        self._joiners.append(wait)
+        if not self._tasks:
+            wait.wake()
+        try:
+            return wait_limited(wait, timeout)
+        finally:
+            self._joiners.discard(wait)
+
+    async def ajoin(self, timeout: float | None = None) -> bool:
+        """In a coroutine: :meth:`join`."""
+        if not self._tasks:
+            return True
+        wait = AsyncWait()
+        self._joiners.append(wait)
+        if not self._tasks:
+            wait.wake()
+        try:
+            return await wait.block(timeout)
+        finally:
+            self._joiners.discard(wait)
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Take no more items: put() raises ShutDown from now on, get() when the queue is empty.
+
+        :param immediate: drop the items that are left, counting them as done.
+
+        Who waits in put(), or in get() of an empty queue, gets ShutDown; as the standard library's queue.
+        """
+        self.is_shutdown = True
+        if immediate:
+            while self._qsize():
+                self._get()
+                if self._tasks > 0:
+                    self._tasks -= 1
+            # nobody is left who will report the items in hand done
+            self._joiners.wake_all()
+        for line in (self._getters, self._putters):
+            for wait in tuple(line):
+                wait.wake()
+
+
+class UnboundQueue(Queue[T]):
+    """A queue without a limit."""
+
+    __slots__ = ()
+
+    def __init__(self, maxsize: int | None = None, items: Iterable[T] = ()) -> None:
+        if maxsize is not None:
+            raise ValueError("UnboundQueue has no maxsize; use Queue(maxsize)")
+        super().__init__(maxsize, items)
+
+
+JoinableQueue = Queue
+
+
+class PriorityQueue(Queue[T]):
+    """A queue that gives the smallest item first; items are compared, for instance (priority, data)."""
+
+    __slots__ = ()
+
+    def _create_queue(self, items: Iterable[T] = ()) -> list[T]:
+        queue = list(items)
+        heapify(queue)  # type: ignore[type-var]
+        return queue
+
+    def _put(self, item: T) -> None:
+        heappush(self.queue, item)
+
+    def _get(self) -> T:
+        return heappop(self.queue)  # type: ignore[no-any-return]
+
+
+class LifoQueue(Queue[T]):
+    """A queue that gives the newest item first."""
+
+    __slots__ = ()
+
+    def _create_queue(self, items: Iterable[T] = ()) -> list[T]:
+        return list(items)
+
+    def _put(self, item: T) -> None:
+        self.queue.append(item)
+
+    def _get(self) -> T:
+        return self.queue.pop()  # type: ignore[no-any-return]
+
+    def _peek(self) -> T:
+        return self.queue[-1]  # type: ignore[no-any-return]
+
+
+class _Offer(Wait):
+    """A putter in line at a channel, with its item."""
+
+    __slots__ = ("item",)
+
+
+class _AsyncOffer(AsyncWait):
+    __slots__ = ("item",)
+
+
+class _Deposit:
+    """An item that was left at a channel by somebody who could not wait (the hub)."""
+
+    __slots__ = ("dead", "item", "woken")
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+        self.dead = False
+        self.woken = False
+
+    def wake(self) -> None:
+        """Nobody waits."""
+
+
+class Channel(Generic[T]):
+    """A queue that holds nothing: put() waits until a getter has taken the item."""
+
+    __slots__ = ("__weakref__", "getters", "putters")
+
+    def __init__(self, maxsize: int | None = 1) -> None:
+        if maxsize != 1:
+            raise ValueError(f"Channel(maxsize={maxsize!r}): Channels have a maxsize of 1; use Queue(maxsize)")
+        self.getters = WaitLine()
+        self.putters = WaitLine()
+
+    @property
+    def hub(self) -> Any:
+        """The hub of the current thread, None if it has none; channels are not bound to one."""
+        return get_hub_if_exists()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {id(self):#x} {self._format()}>"
+
+    def __str__(self) -> str:
+        return f"<{type(self).__name__} {self._format()}>"
+
+    def _format(self) -> str:
+        shown = ""
+        if self.getters:
+            shown += f" getters[{self.getters.count()}]"
+        if self.putters:
+            shown += f" putters[{self.putters.count()}]"
+        return shown
+
+    @property
+    def balance(self) -> int:
+        """How many putters wait; negative: getters."""
+        return self.putters.count() - self.getters.count()
+
+    def qsize(self) -> int:
+        """0"""
+        return 0
+
+    def empty(self) -> bool:
+        """True"""
+        return True
+
+    def full(self) -> bool:
+        """True"""
+        return True
+
+    def put(self, item: T, block: bool = True, timeout: float | Timeout | None = None) -> None:
+        """Wait until a getter takes the item.
+
+        :param block: False: only if a getter is waiting now; else Full is raised.
+        :param timeout: seconds to wait at the most; then Full is raised.
+        """
+        if _cannot_block():
+            if not self.getters:
+                raise Full
+            self.putters.append(_Deposit(item))
+            self.getters.tell()
+            return
+        if not block:
+            timeout = 0
+        offer = _Offer()
+        offer.item = item
+        self.putters.append(offer)
+        self.getters.tell()
+        try:
+            taken = wait_limited(offer, timeout)
+        except BaseException:
+            self.putters.discard(offer)
+            raise
+        if not taken:
+            # taken in the very moment in which the time was over: then it has left the line
+            left = offer.dead
+            self.putters.discard(offer)
+            if not left:
+                raise Full if not isinstance(timeout, Timeout) else timeout
+
+    def put_nowait(self, item: T) -> None:
+        """Hand the item to a waiting getter, or raise Full."""
+        self.put(item, False)
+
+    def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:
+        """Take an item from a putter, waiting for one.
+
+        :param block: False: raise Empty instead of waiting.
+        :param timeout: seconds to wait at the most; then Empty is raised.
+        """
+        if self.putters and not self.getters:
+            return self._take()  # type: ignore[no-any-return]
+        if _cannot_block():
+            if self.putters:
+                return self._take()  # type: ignore[no-any-return]
+            raise Empty
+        return _stand_in_line(  # type: ignore[no-any-return]
+            self.getters, self._take, self._has_putter, timeout if block else 0, Empty
+        )
+
+    def _take(self) -> Any:
+        if not self.putters:
+            return _NOT_YET
+        offer = self.putters.leave()
+        offer.wake()
+        return offer.item
+
+    def _has_putter(self) -> bool:
+        return bool(self.putters)
+
+    def get_nowait(self) -> T:
+        """Take an item from a waiting putter, or raise Empty."""
+        return self.get(False)
+
+    async def aput(self, item: T, timeout: float | None = None) -> None:
+        """In a coroutine: :meth:`put`."""
+        offer = _AsyncOffer()
+        offer.item = item
+        self.putters.append(offer)
+        self.getters.tell()
+        try:
+            taken = await offer.block(timeout)
+        except BaseException:
+            self.putters.discard(offer)
+            raise
+        if not taken and not offer.dead:
+            self.putters.discard(offer)
+            raise Full
+
+    async def aget(self, timeout: float | None = None) -> T:
+        """In a coroutine: :meth:`get`."""
+        return await _stand_in_line_async(  # type: ignore[no-any-return]
+            self.getters, self._take, self._has_putter, timeout, Empty
+        )
+
+    def _unlock(self) -> None:
+        if self.putters:
+            self.getters.tell()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        item = self.get()
+        if item is StopIteration:
+            raise StopIteration
+        return item
+
+    next = __next__
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        item = await self.aget()
+        if item is StopIteration:
+            raise StopAsyncIteration
+        return item
+
+
