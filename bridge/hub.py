@@ -121,7 +121,7 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
     loop = hub.loop
     current = getcurrent()
     if loop.probe() is not None or current is hub:
-        _sleep_in_portal(current, seconds)
+        _sleep_elsewhere(blocking_place(current), seconds)
         return
     if seconds <= 0:
         loop.ready.append(current)
@@ -140,11 +140,8 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
             raise
 
 
-def _sleep_in_portal(current: greenlet, seconds: float) -> None:
-    portal, _loop = blocking_place(current)
-    if portal is None:
-        sleep(seconds)
-        return
+def _sleep_elsewhere(place: Any, seconds: float) -> None:
+    """The hub's loop has ended, or we are in a portal."""
     wait = Wait()
     if seconds <= 0:
         wait.wake()

@@ -16,14 +16,16 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from heapq import heapify, heappop, heappush
 from queue import Empty, Full
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from greenlet import getcurrent
 
 from ._aio.asyncwait import AsyncWait
+from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub_if_exists
 from ._core.waiting import Wait, WaitLine
 from .timeout import Timeout, wait_limited
@@ -162,12 +164,20 @@ class SimpleQueue(Generic[T]):
     block have a coroutine twin (``aget``, ``aput``).
     """
 
-    __slots__ = ("__weakref__", "_getters", "_maxsize", "_putters", "_tasks", "is_shutdown", "queue")
+    __slots__ = (
+        "__weakref__", "_getters", "_items", "_maxsize", "_pop", "_push", "_putters", "_tasks", "is_shutdown",
+    )  # fmt: skip
 
-    #: The items.
-    queue: Any
+    #: True while none of the methods that a subclass may override is overridden: then the items are dealt
+    #: with directly, by the bound functions ``_pop`` and ``_push``.
+    _plain: ClassVar[bool] = True
+
     #: True after shutdown().
     is_shutdown: bool
+
+    def __init_subclass__(cls, plain: bool | None = None) -> None:
+        overridable = ("_create_queue", "_get", "_init", "_peek", "_put", "_qsize")
+        cls._plain = plain if plain is not None else cls._plain and not any(n in cls.__dict__ for n in overridable)
 
     def __init__(self, maxsize: int | None = None, items: Iterable[T] = (), _warn_depth: int = 2) -> None:
         if maxsize is not None and maxsize <= 0:
@@ -187,7 +197,22 @@ class SimpleQueue(Generic[T]):
 
     def _init(self, maxsize: int | None, items: Iterable[T] = ()) -> None:
         self.queue = self._create_queue(items)
-        self._tasks = len(self.queue)
+        self._tasks = len(self._items)
+
+    @property
+    def queue(self) -> Any:
+        """The items, in a deque or list."""
+        return self._items
+
+    @queue.setter
+    def queue(self, items: Any) -> None:
+        self._items = items
+        if self._plain:
+            self._bind(items)
+
+    def _bind(self, items: Any) -> None:
+        self._pop: Callable[[], T] = items.popleft
+        self._push: Callable[[T], object] = items.append
 
     @property
     def hub(self) -> Any:
@@ -216,16 +241,16 @@ class SimpleQueue(Generic[T]):
         return deque(items)
 
     def _get(self) -> T:
-        return self.queue.popleft()  # type: ignore[no-any-return]
+        return self._items.popleft()  # type: ignore[no-any-return]
 
     def _peek(self) -> T:
-        return self.queue[0]  # type: ignore[no-any-return]
+        return self._items[0]  # type: ignore[no-any-return]
 
     def _put(self, item: T) -> None:
-        self.queue.append(item)
+        self._items.append(item)
 
     def _qsize(self) -> int:
-        return len(self.queue)
+        return len(self._items)
 
     # -- state
 
@@ -258,7 +283,7 @@ class SimpleQueue(Generic[T]):
         shown = []
         if self._maxsize is not None:
             shown.append(f"maxsize={self._maxsize!r}")
-        if getattr(self, "queue", None):
+        if getattr(self, "_items", None):
             shown.append(f"queue={self.queue!r}")
         if self._getters:
             shown.append(f"getters[{self._getters.count()}]")
@@ -279,11 +304,18 @@ class SimpleQueue(Generic[T]):
         if self.is_shutdown:
             raise ShutDown
         maxsize = self._maxsize
-        if maxsize is None or self._qsize() < maxsize:
+        if self._plain:
+            if maxsize is None or len(self._items) < maxsize:
+                self._tasks += 1
+                self._push(item)
+                line = self._getters
+                if line and not line[0].woken:  # atomic; line.tell() without the call
+                    line[0].wake()
+                return
+        elif maxsize is None or self._qsize() < maxsize:
             self._tasks += 1
             self._put(item)
-            if self._getters:
-                self._getters.tell()
+            self._getters.tell()
             return
         if not block:
             raise Full
@@ -299,8 +331,7 @@ class SimpleQueue(Generic[T]):
             return _NOT_YET
         self._tasks += 1
         self._put(item)
-        if self._getters:
-            self._getters.tell()
+        self._getters.tell()
         return None
 
     def _has_place(self) -> bool:
@@ -328,7 +359,15 @@ class SimpleQueue(Generic[T]):
 
         Raises ShutDown after shutdown(), once the queue is empty.
         """
-        if self._qsize():
+        if self._plain:
+            if self._items:  # atomic
+                item = self._pop()
+                if self._putters:
+                    self._putters.tell()
+                return item
+            if block and timeout is None and not self.is_shutdown:
+                return self._wait_plain()
+        elif self._qsize():
             try:
                 item = self._get()
             except IndexError:
@@ -340,6 +379,43 @@ class SimpleQueue(Generic[T]):
                     self._putters.tell()
                 return item
         return self._wait_for_item(self._get, block, timeout)
+
+    def _wait_plain(self) -> T:
+        """:func:`_stand_in_line` for the most frequent case."""
+        try:
+            wait = Wait()
+        except BlockingSwitchOutError:
+            if _cannot_block():
+                raise Empty from None
+            raise
+        line = self._getters
+        line.append(wait)
+        items = self._items
+        try:
+            while True:
+                if items:
+                    line.tell()  # put by another thread before we were in line
+                wait.block()
+                if items:  # atomic
+                    item = self._pop()
+                    break
+                if self.is_shutdown:
+                    raise ShutDown
+                wait.woken = False
+        except BaseException:
+            line.discard(wait)
+            if line and self._has_item():
+                line.tell()
+            raise
+        if line[0] is wait and not line.tombstones:
+            line.popleft()
+        else:
+            line.discard(wait)
+        if items and line:
+            line.tell()
+        if self._putters:
+            self._putters.tell()
+        return item
 
     def peek(self, block: bool = True, timeout: float | Timeout | None = None) -> T:
         """The first item, which stays in the queue; otherwise like :meth:`get`."""
@@ -531,7 +607,7 @@ class UnboundQueue(Queue[T]):
 JoinableQueue = Queue
 
 
-class PriorityQueue(Queue[T]):
+class PriorityQueue(Queue[T], plain=True):
     """A queue that gives the smallest item first; items are compared, for instance (priority, data)."""
 
     __slots__ = ()
@@ -541,14 +617,18 @@ class PriorityQueue(Queue[T]):
         heapify(queue)  # type: ignore[type-var]
         return queue
 
+    def _bind(self, items: Any) -> None:
+        self._pop = partial(heappop, items)
+        self._push = partial(heappush, items)
+
     def _put(self, item: T) -> None:
-        heappush(self.queue, item)
+        heappush(self._items, item)
 
     def _get(self) -> T:
-        return heappop(self.queue)  # type: ignore[no-any-return]
+        return heappop(self._items)  # type: ignore[no-any-return]
 
 
-class LifoQueue(Queue[T]):
+class LifoQueue(Queue[T], plain=True):
     """A queue that gives the newest item first."""
 
     __slots__ = ()
@@ -556,14 +636,18 @@ class LifoQueue(Queue[T]):
     def _create_queue(self, items: Iterable[T] = ()) -> list[T]:
         return list(items)
 
+    def _bind(self, items: Any) -> None:
+        self._pop = items.pop
+        self._push = items.append
+
     def _put(self, item: T) -> None:
-        self.queue.append(item)
+        self._items.append(item)
 
     def _get(self) -> T:
-        return self.queue.pop()  # type: ignore[no-any-return]
+        return self._items.pop()  # type: ignore[no-any-return]
 
     def _peek(self) -> T:
-        return self.queue[-1]  # type: ignore[no-any-return]
+        return self._items[-1]  # type: ignore[no-any-return]
 
 
 class _Offer(Wait):

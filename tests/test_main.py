@@ -166,7 +166,8 @@ def test_exception_hook_and_last_traceback_show_the_program_only(programs: Path)
 def test_keyboard_interrupt_ends_it_as_it_ends_python(programs: Path) -> None:
     (programs / "waiting.py").write_text(
         "import gevent\n"
-        "try:\n    print('waiting', flush=True)\n    gevent.sleep(1000)\nexcept KeyboardInterrupt:\n    print('interrupted')\n    raise\n"
+        "try:\n    print('waiting', flush=True)\n    gevent.sleep(1000)\n"
+        "except KeyboardInterrupt:\n    print('interrupted')\n    raise\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "bridge", "waiting.py"],

@@ -67,8 +67,8 @@ def set_portal_finder(finder: Callable[[greenlet], Any]) -> None:
     _find_portal = finder
 
 
-def blocking_place(current: greenlet) -> tuple[Any, Loop]:
-    """Where the current greenlet may wait although the quick test says no: (portal or None, loop).
+def blocking_place(current: greenlet) -> Any:
+    """Where the current greenlet may wait although the quick test says no: its portal, or a loop.
 
     Raises BlockingSwitchOutError if it may not.
     """
@@ -77,11 +77,11 @@ def blocking_place(current: greenlet) -> tuple[Any, Loop]:
     if loop.get_running() is not None:
         portal = _find_portal(current)
         if portal is not None:
-            return portal, loop
+            return portal
         raise BlockingSwitchOutError(f"A blocking call was made in a coroutine or a callback of asyncio. {_WAYS_OUT}")
     if current is hub:
         raise BlockingSwitchOutError(f"A blocking call was made in a callback of the hub. {_WAYS_OUT}")
-    return None, loop
+    return loop
 
 
 # -- which hub ------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ Looking at the clock at each switch would cost as much as a third of the switch.
 
 *Armed* means that an append to ``ready`` will be seen without further ado: a drain is running, or one
 is scheduled, or the loop is not running and will drain first thing when it is. Whoever appends while
-``armed`` is false must call :meth:`arm`, from another thread :meth:`append_threadsafe`. At the end of a
+``armed`` is false must call :meth:`arm`. At the end of a
 drain ``armed`` is cleared *before* ``ready`` is looked at for the last time, so that an append by
 another thread in between is seen by one side or the other.
 
@@ -138,7 +138,10 @@ class Engine:
     # -- the ready queue ------------------------------------------------------------------------
 
     def arm(self) -> None:
-        """Make sure that a drain comes. Call in the engine's own thread, when ``armed`` is false."""
+        """Make sure that a drain comes. To be called from any thread, when ``armed`` was seen to be false."""
+        if get_ident() != self.thread_ident:
+            self._arm_from_afar()
+            return
         self.armed = True
         try:
             self._schedule(self.entry, context=self._context)
@@ -154,11 +157,14 @@ class Engine:
         """Append to ``ready`` from any thread. Whoever waits in a closed loop stays where he is."""
         self.ready.append(item)
         if not self.armed:
-            try:
-                self.aio.call_soon_threadsafe(self._arm_again)
-            except RuntimeError:
-                if not self.aio.is_closed():
-                    raise
+            self.arm()
+
+    def _arm_from_afar(self) -> None:
+        try:
+            self.aio.call_soon_threadsafe(self._arm_again)
+        except RuntimeError:
+            if not self.aio.is_closed():
+                raise
 
     def call(self, callback: Callable[..., Any], *args: Any) -> Callback:
         """Have the hub call ``callback(*args)`` after what is ready now. This thread only."""
@@ -177,6 +183,7 @@ class Engine:
     def unready(self, g: greenlet) -> None:
         """Cancel the earliest queued wake-up of ``g``: the wait that it was for is over."""
         self.stale[g] = self.stale.get(g, 0) + 1
+        self.turns = 0  # no handing over until the tombstone is gone: only the drain looks for them
 
     def park(self) -> Any:
         """Give the thread to others until somebody switches back; the heart of every wait.
@@ -187,7 +194,7 @@ class Engine:
         ready = self.ready
         if ready and (turns := self.turns) > 0:
             item = ready.popleft()
-            if type(item) is Callback or (self.stale and item in self.stale):
+            if type(item) is Callback:
                 ready.appendleft(item)
             else:
                 self.turns = turns - 1
@@ -215,12 +222,12 @@ class Engine:
                         deadline = now + (BUDGET_IO if self.poller is not None or self.shared else BUDGET)
                     elif now >= deadline:
                         break
-                    self.turns = TURNS
+                    self.turns = 1 if stale else TURNS
                 if not ready:
                     break
                 item = popleft()
+                self.turns -= 1
                 if type(item) is Callback:
-                    self.turns -= 1
                     callback = item.callback
                     if callback is not None:
                         item.callback = None
@@ -234,7 +241,6 @@ class Engine:
                 elif stale and item in stale:
                     self._drop_stale(item)  # type: ignore[arg-type]
                 else:
-                    self.turns -= 1
                     try:
                         came = item.switch()  # type: ignore[union-attr]
                     except GreenletExit:

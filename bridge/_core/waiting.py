@@ -41,19 +41,15 @@ Code that relies on it says "atomic". A lock would cost more than the rest of an
 
 from __future__ import annotations
 
-from _thread import get_ident
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from greenlet import getcurrent, greenlet
 
 from .callbacks import Callback
 from .current import blocking_place, get_hub, hub_local
 from .errors import InvalidSwitchError
-
-if TYPE_CHECKING:
-    from .engine import Engine
 
 __all__ = ["Wait", "WaitLine"]
 
@@ -65,28 +61,24 @@ class Wait:
     a portal.
     """
 
-    __slots__ = ("dead", "engine", "greenlet", "portal", "timed_out", "woken")
+    __slots__ = ("dead", "engine", "greenlet", "timed_out", "woken")
 
-    engine: Engine
+    #: where it waits: the engine of the thread, or a portal, which has the same face
+    engine: Any
     greenlet: greenlet
-    portal: Any
 
     def __init__(self) -> None:
         hub = hub_local.hub
         if hub is None:
             hub = get_hub()
-        current = getcurrent()
+        self.greenlet = current = getcurrent()
         engine = hub.loop
         if engine.probe() is None and current is not hub:
-            self.portal = None
+            self.engine = engine
         else:
             # the hub itself, a portal, or a hub whose loop has ended
-            self.portal, engine = blocking_place(current)
-        self.engine = engine
-        self.greenlet = current
-        self.woken = False
-        self.dead = False
-        self.timed_out = False
+            self.engine = blocking_place(current)
+        self.woken = self.dead = self.timed_out = False
 
     def block(self, timeout: float | None = None) -> bool:
         """Let others run until :meth:`wake`; True if woken, False after ``timeout`` seconds.
@@ -94,25 +86,23 @@ class Wait:
         An exception thrown into the greenlet comes out of here; the wait is over then, and a wake-up
         that was on its way is void. The caller withdraws from where it was registered.
         """
-        if self.portal is not None:
-            return self.portal.block(self, timeout)  # type: ignore[no-any-return]
-        engine = self.engine
         if timeout is None:
             try:
-                engine.park()
+                self.engine.park()
                 if self.woken:
                     return True
                 raise self._invalid()
             except BaseException:
                 self._over()
                 raise
+        engine = self.engine
         if timeout > 0:
             timer = engine.call_at(monotonic() + timeout, Wait._expire, self)
             stop = engine.cancel
         else:
             # those who are ready now run first: one of them may be what we wait for
-            timer = engine.call(self._expire)  # type: ignore[assignment]
-            stop = Callback.stop  # type: ignore[assignment]
+            timer = engine.call(self._expire)
+            stop = Callback.stop
         try:
             engine.park()
             if not self.woken:
@@ -128,10 +118,7 @@ class Wait:
 
     def give_up(self) -> None:
         """The wait ends without blocking, as what it was for is there already."""
-        if self.portal is None:
-            self._over()
-        else:
-            self.woken = True
+        self._over()
 
     def _invalid(self) -> InvalidSwitchError:
         return InvalidSwitchError(
@@ -140,26 +127,19 @@ class Wait:
         )
 
     def _over(self) -> None:
-        """The wait has ended by an exception: cancel the wake-up that may be queued."""
+        """The wait has ended otherwise than by its wake-up: cancel the one that may be queued."""
         if self.woken:
             self.engine.unready(self.greenlet)
         self.woken = True  # a wake-up that comes later is for nobody
 
     def wake(self) -> None:
         """End the wait. From any thread, greenlet or callback; does nothing the second time."""
-        if self.woken:
-            return
-        self.woken = True
-        if self.portal is not None:
-            self.portal.wake(self)
-            return
-        engine = self.engine
-        if engine.thread_ident == get_ident():
+        if not self.woken:
+            self.woken = True
+            engine = self.engine
             engine.ready.append(self.greenlet)
             if not engine.armed:
                 engine.arm()
-        else:
-            engine.append_threadsafe(self.greenlet)
 
     def _expire(self) -> None:
         if not self.woken:
