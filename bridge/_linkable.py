@@ -38,6 +38,9 @@ class _RawLink:
             else:
                 self.loop.append_threadsafe(Callback(self._run, ()))
 
+    def take_back(self) -> None:
+        """A callback that was told is called."""
+
     def _run(self) -> None:
         if self.callback is None:  # unlinked meanwhile
             return

@@ -66,6 +66,8 @@ class Semaphore(AbstractLinkable):
         """
         if self.counter > 0:  # atomic
             self.counter -= 1
+            if self._line and not self.counter:
+                self._line[0].take_back()
             return True
         if not blocking:
             return False
@@ -166,6 +168,8 @@ class Semaphore(AbstractLinkable):
     def __enter__(self) -> None:
         if self.counter > 0:  # atomic
             self.counter -= 1
+            if self._line and not self.counter:
+                self._line[0].take_back()
         else:
             self._wait_in_line(None, True)
 
@@ -309,6 +313,8 @@ class RLock:
         block = self._block
         if block.counter > 0:  # atomic
             block.counter -= 1
+            if block._line:
+                block._line[0].take_back()
         elif not blocking:
             return False
         elif not block._wait_in_line(None if timeout == -1 else timeout, True):

@@ -650,13 +650,9 @@ class LifoQueue(Queue[T], plain=True):
         return self._items[-1]  # type: ignore[no-any-return]
 
 
-class _Offer(Wait):
-    """A putter in line at a channel, with its item."""
-
-    __slots__ = ("item",)
-
-
 class _AsyncOffer(AsyncWait):
+    """A putting coroutine in line at a channel, with its item."""
+
     __slots__ = ("item",)
 
 
@@ -735,21 +731,20 @@ class Channel(Generic[T]):
             return
         if not block:
             timeout = 0
-        offer = _Offer()
+        offer = Wait()
         offer.item = item
         self.putters.append(offer)
-        self.getters.tell()
+        line = self.getters
+        if line and not line[0].woken:
+            line[0].wake()
         try:
-            taken = wait_limited(offer, timeout)
+            taken = offer.block() if timeout is None else wait_limited(offer, timeout)
         except BaseException:
             self.putters.discard(offer)
             raise
-        if not taken:
-            # taken in the very moment in which the time was over: then it has left the line
-            left = offer.dead
+        if not taken and not offer.dead:  # dead: taken in the very moment in which the time was over
             self.putters.discard(offer)
-            if not left:
-                raise Full if not isinstance(timeout, Timeout) else timeout
+            raise Full if not isinstance(timeout, Timeout) else timeout
 
     def put_nowait(self, item: T) -> None:
         """Hand the item to a waiting getter, or raise Full."""
@@ -767,9 +762,36 @@ class Channel(Generic[T]):
             if self.putters:
                 return self._take()  # type: ignore[no-any-return]
             raise Empty
-        return _stand_in_line(  # type: ignore[no-any-return]
-            self.getters, self._take, self._has_putter, timeout if block else 0, Empty
-        )
+        if timeout is not None or not block:
+            return _stand_in_line(  # type: ignore[no-any-return]
+                self.getters, self._take, self._has_putter, timeout if block else 0, Empty
+            )
+        # the same for the most frequent case
+        wait = Wait()
+        line = self.getters
+        putters = self.putters
+        line.append(wait)
+        try:
+            if putters:
+                line.tell()
+            while True:
+                wait.block()
+                if putters:
+                    offer = putters.leave()
+                    break
+                wait.woken = False
+                if putters:
+                    line.tell()
+        except BaseException:
+            line.discard(wait)
+            if line and putters:
+                line.tell()
+            raise
+        line.discard(wait)
+        if line and putters:
+            line.tell()
+        offer.wake()
+        return offer.item  # type: ignore[no-any-return]
 
     def _take(self) -> Any:
         if not self.putters:

@@ -16,7 +16,7 @@ from greenlet import getcurrent, greenlet
 from ._core.callbacks import Callback
 from ._core.engine import Engine
 from ._core.engine import Timer as _HeapEntry
-from ._core.hub import get_hub
+from ._core.hub import get_hub, hub_local
 from ._core.waiting import Wait
 
 __all__ = ["Timeout", "with_timeout"]
@@ -44,14 +44,15 @@ class Timeout(BaseException):
     starting it blocks.
     """
 
+    __slots__ = ("_closed", "_engine", "_entry", "_greenlet", "_one_shot", "_queued", "_ref", "exception", "seconds")
+
     seconds: float | None
     exception: Any
-
-    # Slots of the pending state; class attributes so that a subclass that forgets __init__ has them.
-    _entry: _HeapEntry | None = None
-    _queued: Callback | None = None
-    _engine: Engine | None = None
-    _closed = False
+    # While it counts: its place in the heap. When its time has come: the call in the ready queue.
+    _entry: _HeapEntry | None
+    _queued: Callback | None
+    _engine: Engine
+    _greenlet: greenlet | None
 
     def __init__(
         self,
@@ -62,10 +63,10 @@ class Timeout(BaseException):
         _one_shot: bool = False,
     ) -> None:
         BaseException.__init__(self)
-        if seconds is not None and not isinstance(seconds, int | float):
+        if seconds is not None and type(seconds) is not float and type(seconds) is not int:
             # whatever counts as a number: Decimal, numpy
             try:
-                float(seconds)
+                seconds = float(seconds)
             except (TypeError, ValueError):
                 raise TypeError(
                     f"Timeout(seconds={seconds!r}): seconds must be a number or None, for example Timeout(2.5)"
@@ -74,27 +75,36 @@ class Timeout(BaseException):
         self.exception = exception
         self._ref = ref
         self._one_shot = _one_shot
+        self._entry = self._queued = None
+        self._closed = False
 
     # -- starting and stopping
 
     def start(self) -> None:
         """Begin to count. AssertionError if it is counting already or was closed."""
-        if self.pending:
-            raise AssertionError(f"{self!r} is already started; to restart it, cancel it first")
+        if self._entry is not None or self._queued is not None:
+            if self.pending:
+                raise AssertionError(f"{self!r} is already started; to restart it, cancel it first")
         if self._closed:
             raise AssertionError(f"{self!r} was closed; make a new Timeout")
         seconds = self.seconds
         if seconds is None:
             return
-        engine = get_hub().loop
-        self._engine = engine
-        callback = Callback(self._on_expiration, (getcurrent(), self._to_throw()))
+        hub = hub_local.hub
+        if hub is None or hub.loop.probe() is not None:
+            hub = get_hub()
+        self._engine = engine = hub.loop
+        self._greenlet = getcurrent()
         if seconds > 0:
-            self._entry = engine.call_at(monotonic() + seconds, engine.ready.append, callback, self._ref)
+            self._entry = engine.call_at(monotonic() + seconds, Timeout._ring, self, self._ref)
         else:
             # what is ready now runs first, as a timer of libev would have it; a sleep(0) gets through
-            engine.call(engine.ready.append, callback)
-        self._queued = callback
+            self._queued = engine.call(self._ring)
+
+    def _ring(self) -> None:
+        """The time is over; not in the hub yet."""
+        self._entry = None
+        self._queued = self._engine.call(self._on_expiration, self._greenlet, self._to_throw())
 
     def _to_throw(self) -> Any:
         # raising an instance again and again is what users ask for; True and False mean the timeout itself
@@ -128,7 +138,7 @@ class Timeout(BaseException):
     @property
     def pending(self) -> bool:
         """True while it counts, or is about to be raised."""
-        return self._queued is not None and self._queued.pending
+        return self._entry is not None or (self._queued is not None and self._queued.pending)
 
     @property
     def timer(self) -> Timeout:
@@ -137,15 +147,13 @@ class Timeout(BaseException):
 
     def cancel(self) -> None:
         """Stop counting; it may be started again."""
-        callback = self._queued
-        if callback is not None:
-            self._queued = None
-            if callback.pending:
-                callback.stop()
-                entry = self._entry
-                if entry is not None:
-                    self._engine.cancel(entry)  # type: ignore[union-attr]
-            self._entry = None
+        entry = self._entry
+        if entry is not None:
+            self._entry = self._greenlet = None
+            self._engine.cancel(entry)
+        elif self._queued is not None:
+            self._queued.stop()
+            self._queued = self._greenlet = None
 
     def close(self) -> None:
         """Stop counting for good."""
@@ -155,14 +163,15 @@ class Timeout(BaseException):
     # -- in a with statement
 
     def __enter__(self) -> Any:
-        if not self.pending:
+        if self._entry is None and not self.pending:
             self.start()
         return self
 
     def __exit__(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
-        self.close()
+        self.cancel()
+        self._closed = True
         return value is self and self.exception is False
 
     # -- texts
@@ -214,7 +223,7 @@ def wait_limited(wait: Wait, timeout: Any) -> bool:
     True if woken, False when the time was over. A Timeout object is started if it is not pending; its own
     expiry counts as False here, any other one goes on.
     """
-    if timeout is None or not isinstance(timeout, Timeout | _FakeTimerType):
+    if timeout is None or not isinstance(timeout, (Timeout, _FakeTimerType)):
         return wait.block(timeout)
     if isinstance(timeout, _FakeTimerType):
         return wait.block(None)

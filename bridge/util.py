@@ -135,15 +135,24 @@ def _thread_lines(
     yield label
     if ident == threading.get_ident():
         frame = _caller_frame()
-    if frame is not None and is_idle_threadpool_worker(frame):
+    if is_idle_threadpool_worker(frame):
         yield "  is an idle worker of a thread pool"
     elif stacks:
         yield from _stack_lines(frame, limit)
 
 
-def is_idle_threadpool_worker(frame: FrameType) -> bool:
-    """Whether a thread whose innermost frame this is waits, in a thread pool of ours, for work."""
-    return bool(frame.f_locals.get("bridge_threadpool_worker_idle"))
+def is_idle_threadpool_worker(frame: FrameType | None) -> bool:
+    """Whether a thread whose innermost frame this is waits, in a thread pool of ours, for work.
+
+    The pool marks that by a true local variable ``bridge_threadpool_worker_idle`` around the wait.
+    """
+    mark = "bridge_threadpool_worker_idle"
+    while frame is not None:
+        # f_locals of a running frame is not cheap: ask only where there is something to find
+        if mark in frame.f_code.co_varnames and frame.f_locals.get(mark):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def print_run_info(

@@ -45,6 +45,9 @@ class AsyncWait:
         self.future = self.aio.create_future()
         return True
 
+    def take_back(self) -> None:
+        """A future that was set stays set: the task looks for itself."""
+
     def give_up(self) -> None:
         """The wait ends without blocking, as what it was for is there already."""
         self.woken = True

@@ -10,11 +10,11 @@ The reason is libuv: while it walks its timers or its poll results it keeps list
 the C stack, and a greenlet resumed there moves that part of the stack away. uvloop's ``call_soon``
 callbacks run from its one idle handle, where no such list is live.
 
-*What is in* ``ready``. Greenlets, which are switched to, and :class:`Callback` objects, which are
-called in the greenlet that drains (the hub). First in, first out. Invariant: a greenlet is in
-``ready`` at most once for each wait it is in, and for a wait that was undone after its wake-up had been
-queued (a greenlet killed between both) there is an entry in ``stale`` that cancels the earliest one.
-Tombstones instead of ``ready.remove``: undoing 10,000 wake-ups must not cost 10,000 scans.
+*What is in* ``ready``, first in, first out: waits (:class:`bridge._core.waiting.Wait`) that are over,
+whose ``target`` is switched to, or None if the wake-up was taken back; greenlets, which are switched to (they
+are to start, or did a ``sleep(0)``); and :class:`Callback` objects, which are called in the greenlet that
+drains (the hub). A greenlet that is killed while it is there itself has an entry in ``stale`` that cancels
+its earliest one. Marks instead of ``ready.remove``: undoing 10,000 wake-ups must not cost 10,000 scans.
 
 *Handing over.* A greenlet that blocks takes the next entry itself and switches straight to it, which
 saves the way through the hub. It goes to the hub when the next entry is a callback (those expect to
@@ -82,6 +82,16 @@ Timer = list[Any]
 _serial = count().__next__
 
 
+#: The class Wait, which :mod:`.waiting` (further up) makes known here.
+_wait_type: type[Any] = Callback
+
+
+def register_wait_type(cls: type[Any]) -> None:
+    """Called once, by :mod:`.waiting`."""
+    global _wait_type
+    _wait_type = cls
+
+
 def _nothing() -> None:
     """The callback of a drain that only has to happen."""
 
@@ -99,7 +109,7 @@ class Engine:
 
         self.aio = aio
         self.owned = owned
-        self.ready: deque[greenlet | Callback] = deque()
+        self.ready: deque[Any] = deque()
         self.stale: dict[greenlet, int] = {}
         self.heap: list[Timer] = []
         self.armed = owned  # see "Armed" above: an owned loop is not running yet
@@ -153,7 +163,7 @@ class Engine:
         if not self.armed and not self.destroyed:
             self.arm()
 
-    def append_threadsafe(self, item: greenlet | Callback) -> None:
+    def append_threadsafe(self, item: Any) -> None:
         """Append to ``ready`` from any thread. Whoever waits in a closed loop stays where he is."""
         self.ready.append(item)
         if not self.armed:
@@ -192,13 +202,20 @@ class Engine:
         arranged for its wake-up.
         """
         ready = self.ready
-        if ready and (turns := self.turns) > 0:
+        turns = self.turns
+        while ready and turns > 0:
             item = ready.popleft()
-            if type(item) is Callback:
+            kind = type(item)
+            if kind is _wait_type:
+                item.queued = False
+                item = item.target
+                if item is None:
+                    continue
+            elif kind is Callback:
                 ready.appendleft(item)
-            else:
-                self.turns = turns - 1
-                return item.switch()  # type: ignore[union-attr]
+                break
+            self.turns = turns - 1
+            return item.switch()
         return self.to_runner()
 
     def drain(self) -> None:
@@ -227,31 +244,38 @@ class Engine:
                     break
                 item = popleft()
                 self.turns -= 1
-                if type(item) is Callback:
+                kind = type(item)
+                if kind is _wait_type:
+                    item.queued = False
+                    item = item.target
+                    if item is None:
+                        continue
+                elif kind is Callback:
                     callback = item.callback
                     if callback is not None:
                         item.callback = None
                         try:
-                            callback(*item.args)  # type: ignore[misc]
+                            callback(*item.args)
                         except GreenletExit:
                             raise
                         except BaseException:
                             self.handle_error(item, *sys.exc_info())
                         item.args = None
+                    continue
                 elif stale and item in stale:
-                    self._drop_stale(item)  # type: ignore[arg-type]
+                    self._drop_stale(item)
+                    continue
+                try:
+                    came = item.switch()
+                except GreenletExit:
+                    raise
+                except BaseException as e:
+                    if not self.frameless or not self.reap(e):
+                        self.handle_error(item, *sys.exc_info())
                 else:
-                    try:
-                        came = item.switch()  # type: ignore[union-attr]
-                    except GreenletExit:
-                        raise
-                    except BaseException as e:
-                        if not self.frameless or not self.reap(e):
-                            self.handle_error(item, *sys.exc_info())
-                    else:
-                        if self.frameless:
-                            self.reap(came)
-                        came = None
+                    if self.frameless:
+                        self.reap(came)
+                    came = None
         except GreenletExit:
             # Thrown into the hub itself (a raw greenlet turns its own into a value): the hub is to end.
             self.stopping = True
@@ -259,7 +283,7 @@ class Engine:
                 self.aio.stop()
             return
         finally:
-            item = None  # type: ignore[assignment]
+            item = None
             self.draining = False
         for hook in self.after:
             hook()

@@ -14,14 +14,15 @@ Every blocking call of the library is the same four steps::
         raise
 
 ``wake()`` may come from anywhere: another greenlet, the hub, a coroutine, a callback of the loop, another
-thread. It queues the greenlet in the ready queue of *its* engine, once. Invariant: ``woken`` is true
-exactly if the greenlet has an entry in ``ready`` for this wait, or if the wait is over. A wait that ends
-by an exception after its wake-up was queued leaves a tombstone for that entry (``Engine.unready``).
+thread. It puts the wait into the ready queue of *its* engine, unless it is ``queued`` there already, and
+says to whom to switch (``target``). Invariant: ``woken`` is true from the wake-up on, or if the wait is over
+and wake-ups are void. A wait that ends by an exception clears its ``target``, and so does :meth:`take_back`;
+the ready queue passes over such entries.
 
 *Told, not given.* A primitive with something to give (a permit, an item) tells the **head** of its line and
 leaves it there; the head takes what it was told of when it runs, leaves the line, and tells the next one
 if there is more. In between a running greenlet may snatch it, as in gevent; the head then waits on in
-its place. So nothing is ever in flight in a wake-up, an undone wait has nothing to return, and first come
+its place, mostly without having been switched to, as the snatcher takes its wake-up back. So nothing is ever in flight in a wake-up, an undone wait has nothing to return, and first come
 is first served. Invariant of such a line: *if there is something to take and the line is not empty, the
 head has been told*. The way not taken, giving the thing to the waiter with the wake-up, needs every
 abort to give it back in the right order, and a way to show it as neither taken nor free.
@@ -41,6 +42,7 @@ Code that relies on it says "atomic". A lock would cost more than the rest of an
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections import deque
 from time import monotonic
 from typing import Any
@@ -49,6 +51,7 @@ from greenlet import getcurrent, greenlet
 
 from .callbacks import Callback
 from .current import blocking_place, get_hub, hub_local
+from .engine import register_wait_type
 from .errors import InvalidSwitchError
 
 __all__ = ["Wait", "WaitLine"]
@@ -61,11 +64,13 @@ class Wait:
     a portal.
     """
 
-    __slots__ = ("dead", "engine", "greenlet", "timed_out", "woken")
+    __slots__ = ("dead", "engine", "greenlet", "item", "queued", "target", "timed_out", "woken")
 
     #: where it waits: the engine of the thread, or a portal, which has the same face
     engine: Any
     greenlet: greenlet
+    #: free for who made the wait
+    item: Any
 
     def __init__(self) -> None:
         hub = hub_local.hub
@@ -78,7 +83,7 @@ class Wait:
         else:
             # the hub itself, a portal, or a hub whose loop has ended
             self.engine = blocking_place(current)
-        self.woken = self.dead = self.timed_out = False
+        self.woken = self.dead = self.timed_out = self.queued = False
 
     def block(self, timeout: float | None = None) -> bool:
         """Let others run until :meth:`wake`; True if woken, False after ``timeout`` seconds.
@@ -128,23 +133,35 @@ class Wait:
 
     def _over(self) -> None:
         """The wait has ended otherwise than by its wake-up: cancel the one that may be queued."""
-        if self.woken:
-            self.engine.unready(self.greenlet)
+        self.target = None
         self.woken = True  # a wake-up that comes later is for nobody
+
+    def take_back(self) -> None:
+        """Undo a wake-up that has not arrived: what it was for is gone. Nothing if it cannot be undone."""
+        # ``queued`` is cleared by the thread that is about to resume us: only it knows that there is time
+        if self.queued and self.engine.thread_ident == get_ident() and not self.timed_out:
+            self.target = None
+            self.woken = False
 
     def wake(self) -> None:
         """End the wait. From any thread, greenlet or callback; does nothing the second time."""
         if not self.woken:
             self.woken = True
-            engine = self.engine
-            engine.ready.append(self.greenlet)
-            if not engine.armed:
-                engine.arm()
+            self.target = self.greenlet
+            if not self.queued:
+                self.queued = True
+                engine = self.engine
+                engine.ready.append(self)
+                if not engine.armed:
+                    engine.arm()
 
     def _expire(self) -> None:
         if not self.woken:
             self.timed_out = True
             self.wake()
+
+
+register_wait_type(Wait)
 
 
 class WaitLine(deque[Any]):
