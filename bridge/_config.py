@@ -122,11 +122,9 @@ class Setting:
 
         Raises `ValueError`, naming the variable, if what the environment has is not valid.
         """
-        try:
-            return self.value
-        except AttributeError:
+        if "value" not in self.__dict__:
             self.value = self._default()
-            return self.value
+        return self.value
 
     def set(self, value: Any) -> None:
         """Use ``value`` from now on. Raises `ValueError` if it is not valid, and changes nothing then."""

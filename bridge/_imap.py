@@ -76,7 +76,7 @@ class Failure:
 
 
 def _outcome(job: Any) -> Any:
-    """The value of a finished job (a greenlet, or a result of a thread pool), or its Failure."""
+    """The value of a finished job that is no greenlet (a result of a thread pool), or its Failure."""
     if job.successful():
         return job.value
     return Failure(job.exception, job.get)
@@ -290,17 +290,27 @@ class IMapUnordered(Greenlet[None], Generic[R]):
             rawlink = job.rawlink
             self._outstanding += 1
             # what is no greenlet may be set by another thread: have the hub of this one call back
-            rawlink(link if isinstance(job, Greenlet) else self._on_result)
+            rawlink(link if isinstance(job, Greenlet) else self._on_other_result)
 
-    def _on_result(self, job: Any) -> None:
+    def _on_result(self, job: Greenlet[Any]) -> None:
+        # in the hub
+        self._outstanding -= 1
+        exception = job._exception
+        self._results.append(job.value if exception is None else Failure(exception, job.get))
+        if (line := self._readers) and (not line[0].woken or not self._outstanding):
+            self._tell_readers()
+
+    def _on_other_result(self, job: Any) -> None:
         # in the hub
         self._outstanding -= 1
         self._results.append(_outcome(job))
-        if self._readers:
-            if self._outstanding or self._feeding:
-                self._readers.tell()
-            else:
-                self._readers.wake_all()
+        self._tell_readers()
+
+    def _tell_readers(self) -> None:
+        if self._outstanding > 0 or self._feeding:
+            self._readers.tell()
+        else:
+            self._readers.wake_all()
 
     def _file_error(self, failure: Failure) -> None:
         self._results.append(failure)
@@ -309,10 +319,7 @@ class IMapUnordered(Greenlet[None], Generic[R]):
         self._feeding = False
         if error is not None:
             self._file_error(Failure(error))
-        if self._outstanding <= 0:
-            self._readers.wake_all()
-        elif self._available():
-            self._readers.tell()
+        self._tell_readers()
 
     def _on_feeder_end(self, _feeder: object) -> None:
         # in the hub
@@ -377,18 +384,20 @@ class IMap(IMapUnordered[R]):
             else:
                 rawlink(partial(self._on_indexed_result, index))
 
-    def _on_result(self, job: Any) -> None:
-        self._on_indexed_result(self._indices.pop(job), job)
+    def _on_result(self, job: Greenlet[Any]) -> None:
+        # in the hub
+        self._outstanding -= 1
+        exception = job._exception
+        index = self._indices.pop(job)
+        self._results[index] = job.value if exception is None else Failure(exception, job.get)
+        if self._readers and (index == self.index or not self._outstanding):
+            self._tell_readers()
 
     def _on_indexed_result(self, index: int, job: Any) -> None:
         # in the hub
         self._outstanding -= 1
         self._results[index] = _outcome(job)
-        if self._readers:
-            if not (self._outstanding or self._feeding):
-                self._readers.wake_all()
-            elif index == self.index:
-                self._readers.tell()
+        self._tell_readers()
 
     def _file_error(self, failure: Failure) -> None:
         self._results[self._started] = failure

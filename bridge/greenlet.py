@@ -147,6 +147,7 @@ class Greenlet(greenlet, Generic[T]):
         "_kwargs",
         "_links",
         "_phase",
+        "_quiet",
         "_stack",
         "_timer",
         "_traceback",
@@ -185,6 +186,7 @@ class Greenlet(greenlet, Generic[T]):
         self._exception: BaseException | None = None
         self._links: Any = None
         self._phase = NEW
+        self._quiet = False
         if config.track_greenlet_tree:
             spawner = getcurrent()
             self.spawning_greenlet = weakref.ref(spawner)
@@ -276,6 +278,10 @@ class Greenlet(greenlet, Generic[T]):
         self._kwargs = _NO_KWARGS
         if self._links is not None:
             self._tell()
+        if self._quiet:
+            # cancelled by who awaits it, and who gets the exception: not to be printed
+            exception.__traceback__ = tb
+            return
         try:
             self._report(exception, tb)
         finally:
@@ -709,6 +715,7 @@ async def _await_greenlet(g: Greenlet[T]) -> T:
         await g._await_end(None)
     except CancelledError as e:
         # asyncio's rule for awaiting a task: cancelled with its waiter, and waited for
+        g._quiet = True
         g.kill(CancelledError(*e.args), block=False)
         while not g.ready():
             try:

@@ -20,6 +20,7 @@ How it is built, because the obvious ways are either slow or wrong:
 
 from __future__ import annotations
 
+from _thread import _local as _thread_local
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -125,12 +126,32 @@ def _state_gone(state_ref: _StateRef) -> None:
         greenlet.unlink(home)
 
 
+class _ThreadEnd:
+    """Drops a home's values when the thread ends that holds this.
+
+    The main greenlet of a thread is freed some time after; values should be gone once ``join()`` returns.
+    """
+
+    __slots__ = ("home",)
+
+    def __init__(self, home: _Home) -> None:
+        self.home = home
+
+    def __del__(self) -> None:
+        self.home._drop()
+
+
+_of_thread = _thread_local()
+
+
 def _home_of(greenlet: Any) -> _Home:
     namespace = greenlet.__dict__
     home: _Home | None = namespace.get("_bridge_local_home")
     if home is None:
         home = namespace["_bridge_local_home"] = _Home(greenlet)
         namespace["_bridge_local"] = home.key
+        if greenlet.parent is None:
+            _of_thread.end = _ThreadEnd(home)
     return home
 
 

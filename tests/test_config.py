@@ -19,6 +19,8 @@ import bridge
 from bridge import _config
 from bridge._config import Config, InvalidChoice, resolve_loop
 
+pytestmark = pytest.mark.engines("none")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

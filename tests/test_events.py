@@ -13,6 +13,8 @@ import pytest
 
 from bridge import events
 
+pytestmark = pytest.mark.engines("none")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 EVENTS: list[tuple[Any, Any]] = [

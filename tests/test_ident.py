@@ -9,6 +9,8 @@ import pytest
 
 from bridge._ident import IdentRegistry
 
+pytestmark = pytest.mark.engines("none")
+
 
 class Target:
     pass

@@ -36,13 +36,6 @@ class Sub(local):
 KINDS = [local, Sub]
 
 
-@pytest.fixture(autouse=True)
-def deadline() -> Iterator[None]:
-    """A test that would hang fails instead."""
-    with bridge.Timeout(30):
-        yield
-
-
 @pytest.fixture
 def no_gc() -> Iterator[None]:
     """What is freed here is freed by counting references."""
@@ -574,20 +567,17 @@ def test_values_go_at_the_end_of_a_greenlet(kind: type[local]) -> None:
     assert len(bridge.local._state_of(x).dicts) == 1
 
 
-def test_values_go_with_a_thread() -> None:
-    x = local()
-    things: list[weakref.ref[Thing]] = []
+@pytest.mark.usefixtures("no_gc")
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_go_with_a_thread(kind: type[local]) -> None:
+    x = kind()
 
-    def use() -> None:
+    def use() -> weakref.ref[Thing]:
         x.thing = Thing()
-        things.append(weakref.ref(x.thing))
+        return weakref.ref(x.thing)
 
-    for _ in range(5):
-        in_thread(use)
-    # The last thread's greenlet may be freed by whoever uses greenlets next.
-    in_raw(lambda: None)
-    gc.collect()
-    assert [thing() for thing in things] == [None] * 5
+    for _ in range(20):
+        assert in_thread(use)() is None
     assert len(bridge.local._state_of(x).dicts) == 1
 
 
@@ -742,6 +732,7 @@ def test_locals_made_and_freed_in_threads() -> None:
     assert failures == []
 
 
+@pytest.mark.engines("none")
 def test_coroutines_of_a_thread_share_the_hubs_values() -> None:
     x = local()
 

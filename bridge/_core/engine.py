@@ -439,6 +439,7 @@ class Engine:
         self.own()
         self.running = self.draining = self.stopping = False
         self._alarm = self._bare_check = self._watched_tasks = None
+        self._context = contextvars.Context()  # the old one is entered, for ever, by the parked hub
         self._schedule = self._scheduler()
         if self.poller is not None:
             self.poller.after_fork()

@@ -195,7 +195,7 @@ class WaitLine(deque[Any]):
             self.tombstones += 1
             if self.tombstones * 2 > len(self):
                 first, last = self[0], self[-1]
-                alive = [w for w in self.copy() if not w.dead]
+                alive = [w for w in tuple(self) if not w.dead]
                 if self and self[0] is first and self[-1] is last:  # atomic: nobody came or left meanwhile
                     _refill(self, alive)
                     self.tombstones = 0

@@ -1,0 +1,124 @@
+"""Every test runs on uvloop and on asyncio, in an owned and in an adopted loop.
+
+*Owned*: the test function runs in the main greenlet and the first wait makes the hub, as in a script.
+*Adopted*: the test function runs in a greenlet below ``asyncio.Runner``, as under a server.
+
+A module says with ``pytestmark = pytest.mark.engines("owned")`` (or ``"none"``) that only some of that makes
+sense for it; so may a single test. Tests that are coroutines are run by pytest-asyncio, on both loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import bridge
+from bridge._core.current import hub_local
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = None  # type: ignore[assignment]
+
+FACTORIES: dict[str, Callable[[], Any]] = {"asyncio": asyncio.new_event_loop}
+if uvloop is not None:
+    FACTORIES["uvloop"] = uvloop.new_event_loop
+
+MODES = ("owned", "adopted")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "engines(*modes): in which of owned, adopted (or none) the test is run")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:
+    return FACTORIES
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if inspect.iscoroutinefunction(metafunc.function):
+        return
+    marker = metafunc.definition.get_closest_marker("engines")
+    modes = marker.args if marker is not None else MODES
+    kinds = [f"{loop}-{mode}" for loop in FACTORIES for mode in modes if mode != "none"]
+    if kinds:
+        metafunc.parametrize("engine", kinds, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Which loop, and who runs it: for instance ``uvloop-owned``; empty where that is not ours to say."""
+    if not hasattr(request, "param"):
+        yield ""
+        return
+    loop, mode = request.param.split("-")
+    _end_hub()
+    bridge.config.aio_loop_factory = FACTORIES[loop]
+    request.node.bridge_mode = (mode, FACTORIES[loop])
+    yield request.param
+    _end_hub()
+    del bridge.config.aio_loop_factory
+
+
+def _end_hub() -> None:
+    hub = hub_local.hub
+    if hub is not None and hub.loop is not None:
+        hub.destroy(destroy_loop=True)
+    hub_local.hub = None
+    hub_local.aside = ()
+    hub_local.next_loop = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    mode, factory = getattr(pyfuncitem, "bridge_mode", ("owned", None))
+    if mode != "adopted":
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        outcome: list[BaseException] = []
+
+        async def run() -> None:
+            result = await bridge.Greenlet.spawn(lambda: _outcome(pyfuncitem.obj, arguments)).aget()
+            if result is not None:
+                outcome.append(result)
+
+        runner.run(run())
+    if outcome:
+        raise outcome[0]
+    return True
+
+
+def _outcome(function: Callable[..., None], arguments: dict[str, Any]) -> BaseException | None:
+    """The exception that the test raised: it is not the hub's to print."""
+    try:
+        function(**arguments)
+    except BaseException as e:
+        return e
+    return None
+
+
+@pytest.fixture
+def errors(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, BaseException]]:
+    """What the hub would print: (context, exception)."""
+    caught: list[tuple[Any, BaseException]] = []
+
+    def print_exception(self: Any, context: Any, t: Any, v: BaseException, tb: Any) -> None:
+        caught.append((context, v))
+
+    monkeypatch.setattr(bridge.hub.Hub, "print_exception", print_exception)
+    return caught
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the hub prints."""
+    stream = io.StringIO()
+    monkeypatch.setattr(bridge.hub.Hub, "exception_stream", stream)
+    return stream
