@@ -31,9 +31,9 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from ._aio.awaiting import await_
 from ._config import config
 from ._core.callbacks import Callback
-from ._core.engine import Engine
+from ._core.engine import Engine, throw_into
 from ._core.hub import Hub, get_hub, hub_local
-from ._core.waiting import Link, Wait, WaitLink
+from ._core.waiting import Link, Wait
 from ._core.watchers import loop as Loop
 from ._joining import iwait, wait
 from .timeout import Timeout, expired, wait_limited
@@ -530,13 +530,15 @@ class Greenlet(greenlet, Generic[T]):
 
     def _wait(self, timeout: float | Timeout | None) -> bool:
         wait = Wait()
-        link = WaitLink(wait)
-        self._add(link)
+        if self._links is None:
+            self._links = wait
+        else:
+            self._add(wait)
         try:
-            return wait_limited(wait, timeout)
+            return wait.block() if timeout is None else wait_limited(wait, timeout)
         finally:
             if self._links is not None:
-                self.unlink(link)
+                self.unlink(wait)
 
     def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:
         """The value, or raise the exception, of the greenlet; waits for its end.
@@ -588,13 +590,12 @@ class Greenlet(greenlet, Generic[T]):
         if self.ready():
             return True
         wait = AsyncWait()
-        link = WaitLink(wait)
-        self._add(link)
+        self._add(wait)
         try:
             return await wait.block(timeout)
         finally:
             if self._links is not None:
-                self.unlink(link)
+                self.unlink(wait)
 
     # -- links ------------------------------------------------------------------------------------
 
@@ -726,37 +727,47 @@ async def _await_greenlet(g: Greenlet[T]) -> T:
     return g.get(block=False)
 
 
+class _Delivery:
+    """An entry of the ready queue that raises an exception in a greenlet; it is switched to like one."""
+
+    __slots__ = ("exception", "greenlet", "loop")
+
+    def __init__(self, loop: Any, g: greenlet, exception: Any) -> None:
+        self.loop = loop
+        self.greenlet = g
+        self.exception = exception
+
+    def switch(self) -> Any:
+        """From the hub, or from a greenlet that hands over."""
+        g = self.greenlet
+        if not g.dead:
+            if isinstance(g, Greenlet) and g._phase < RUNNING:
+                g.throw(self.exception)
+            else:
+                return throw_into(g, self.exception)
+        if self.loop.draining_in_current():
+            return ()
+        return self.loop.to_runner()  # nobody to hand over to: the hub goes on
+
+
 def _throw_soon(g: greenlet, exception: Any) -> None:
+    """Have ``exception`` raised in ``g`` after what is ready now."""
     loop = g.parent.loop if isinstance(g.parent, Hub) else get_hub().loop
-    if loop.thread_ident == get_ident():
-        loop.call(_throw, g, exception)
-    else:
-        loop.append_threadsafe(Callback(_throw, (g, exception)))
+    loop.ready.append(_Delivery(loop, g, exception))
+    if not loop.armed:
+        loop.arm()
 
 
 def _throw(g: greenlet, exception: Any) -> None:
     """In the hub: raise ``exception`` in ``g``."""
     if not g.dead:
         try:
-            g.throw(exception)
+            if isinstance(g, Greenlet) and g._phase < RUNNING:
+                g.throw(exception)
+            else:
+                throw_into(g, exception)
         except BaseException:
             get_hub().handle_error(g, *sys.exc_info())
-
-
-def _reap(loop: Engine, came: Any) -> bool:
-    """In the hub: end the greenlet without a frame of ours that has just ended; False if none has.
-
-    ``came`` is what has come out of it: its value or its exception.
-    """
-    for g in loop.frameless:
-        if _has_ended(g):
-            loop.frameless.remove(g)
-            g._failed(came) if isinstance(came, BaseException) else g._ended(came)
-            return True
-    return False
-
-
-Engine.reap = _reap
 
 
 @overload

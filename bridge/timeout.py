@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from greenlet import getcurrent, greenlet
 
 from ._core.callbacks import Callback
-from ._core.engine import Engine
+from ._core.engine import Engine, throw_into
 from ._core.engine import Timer as _HeapEntry
 from ._core.hub import get_hub, hub_local
 from ._core.waiting import Wait
@@ -113,7 +113,7 @@ class Timeout(BaseException):
 
     def _on_expiration(self, prev_greenlet: greenlet, ex: Any) -> None:
         """Called in the hub when the time is over; raises ``ex`` in the greenlet."""
-        prev_greenlet.throw(ex)
+        throw_into(prev_greenlet, ex)
 
     @classmethod
     def start_new(

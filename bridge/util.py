@@ -20,6 +20,7 @@ from weakref import ref
 
 from greenlet import getcurrent, gettrace, greenlet, settrace
 
+from ._core.current import get_hub, get_hub_if_exists
 from .local import all_local_dicts_for_greenlet
 
 __all__ = [
@@ -297,8 +298,9 @@ def _spawner(obj: Any, known: dict[Any, GreenletTree]) -> Any:
 
 
 def _order(tree: GreenletTree) -> tuple[bool, int]:
-    # Raw greenlets have no number and stay in the order in which they were found.
-    number = getattr(tree.greenlet, "minimal_ident", None)
+    # Raw greenlets have no number and stay in the order in which they were found. Numbers come from a hub,
+    # and one is not made for this.
+    number = None if get_hub_if_exists() is None else getattr(tree.greenlet, "minimal_ident", None)
     return (number is None, number or 0)
 
 
@@ -413,7 +415,7 @@ class GreenletTracer:
 class _TimingTracer(GreenletTracer):
     """Measures for how long, at the most, there was no switch of the kind that counts.
 
-    Time in the hub does not count: there the thread waits, which is what it should do.
+    Time in the loop does not count: there the thread waits, which is what it should do.
     """
 
     def __init__(self, hub: Any, max_blocking_time: float) -> None:
@@ -421,22 +423,27 @@ class _TimingTracer(GreenletTracer):
         self.max_blocking_time = max_blocking_time
         self.longest = 0.0
         self.counted = 0
-        self._busy_since: float | None = None if getcurrent() is hub else perf_counter()
+        self._busy_since: float | None = None if self._is_loop(getcurrent()) else perf_counter()
         super().__init__()
+
+    def _is_loop(self, greenlet: Any) -> bool:
+        # An adopted loop runs in the greenlet of whoever runs it, above the hub.
+        hub = self.hub
+        return greenlet is hub or (greenlet is hub.parent and hub.loop is not None and not hub.loop.owned)
 
     def _counts(self, target: Any) -> bool:
         return True
 
     def _switched(self, origin: Any, target: Any) -> None:
         if not self._counts(target):
-            if origin is self.hub and self._busy_since is None:
+            if self._busy_since is None and self._is_loop(origin):
                 self._busy_since = perf_counter()
             return
         self.counted += 1
         now = perf_counter()
         if self._busy_since is not None:
             self.longest = max(self.longest, now - self._busy_since)
-        self._busy_since = None if target is self.hub else now
+        self._busy_since = None if self._is_loop(target) else now
 
     def _exceeded(self) -> bool:
         since = self._busy_since
@@ -455,7 +462,7 @@ class HubSwitchTracer(_TimingTracer):
     """Finds more than ``max_blocking_time`` seconds without a switch to the hub, or no such switch at all."""
 
     def _counts(self, target: Any) -> bool:
-        return target is self.hub
+        return self._is_loop(target)
 
     def _exceeded(self) -> bool:
         return self.counted == 0 or super()._exceeded()
@@ -492,8 +499,6 @@ class assert_switches:
         self.hub_only = hub_only
 
     def __enter__(self) -> assert_switches:
-        from ._core.current import get_hub
-
         self.hub = hub = get_hub()
         if self.max_blocking_time is None:
             self.tracer = GreenletTracer()

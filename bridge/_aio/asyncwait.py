@@ -10,10 +10,12 @@ import asyncio
 from _thread import get_ident
 from typing import Any
 
+from bridge._core.waiting import Link
+
 __all__ = ["AsyncWait"]
 
 
-class AsyncWait:
+class AsyncWait(Link):
     """A wait of the current task; to be made in a coroutine, in a running loop."""
 
     __slots__ = ("aio", "dead", "future", "thread", "timed_out", "woken")
@@ -66,6 +68,10 @@ class AsyncWait:
                 # the loop is closed: the coroutine has been abandoned with it
                 if not self.aio.is_closed():
                     raise
+
+    def notify(self, source: Any) -> None:
+        """What the wait was for has finished: :meth:`wake`."""
+        self.wake()
 
     def _set(self) -> None:
         future: asyncio.Future[Any] = self.future

@@ -57,7 +57,20 @@ from .errors import InvalidSwitchError
 __all__ = ["Wait", "WaitLine"]
 
 
-class Wait:
+class Link:
+    """Something that a finishing greenlet (or a set result) tells at once, without a call in the hub.
+
+    Only for wake-ups: ``notify`` must neither switch nor raise.
+    """
+
+    __slots__ = ()
+
+    def notify(self, source: Any) -> None:
+        """``source`` has finished."""
+        raise TypeError(f"{type(self).__name__} must define notify()")
+
+
+class Wait(Link):
     """A wait of the current greenlet (or, in a portal, of the current task).
 
     Raises BlockingSwitchOutError where blocking is impossible: in the hub and in a coroutine without
@@ -155,6 +168,10 @@ class Wait:
                 if not engine.armed:
                     engine.arm()
 
+    def notify(self, source: Any) -> None:
+        """What the wait was for has finished: :meth:`wake`."""
+        self.wake()
+
     def _expire(self) -> None:
         if not self.woken:
             self.timed_out = True
@@ -231,28 +248,3 @@ class WaitLine(deque[Any]):
 
 #: Clears a deque and fills it again in one call into C.
 _refill = deque.__init__
-
-
-class Link:
-    """Something that a finishing greenlet (or a set result) tells at once, without a call in the hub.
-
-    Only for wake-ups: ``notify`` must neither switch nor raise.
-    """
-
-    __slots__ = ()
-
-    def notify(self, source: Any) -> None:
-        """``source`` has finished."""
-        raise TypeError(f"{type(self).__name__} must define notify()")
-
-
-class WaitLink(Link):
-    """Wakes one wait."""
-
-    __slots__ = ("wait",)
-
-    def __init__(self, wait: Any) -> None:
-        self.wait = wait
-
-    def notify(self, source: Any) -> None:
-        self.wait.wake()
