@@ -84,7 +84,7 @@ getswitchinterval = sys.getswitchinterval
 setswitchinterval = sys.setswitchinterval
 
 
-def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[Any]:
+def spawn(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Greenlet[Any]:
     """Run ``function(*args, **kwargs)`` in a new greenlet, which is returned. Does not block.
 
     A coroutine function may be given: the greenlet awaits it. TypeError if it can't be called.
@@ -95,7 +95,7 @@ def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[A
     return g
 
 
-def spawn_later(seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[Any]:
+def spawn_later(seconds: float, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Greenlet[Any]:
     """Run ``function(*args, **kwargs)`` in a new greenlet in ``seconds``. Does not block."""
     return Greenlet.spawn_later(seconds, function, *args, **kwargs)
 

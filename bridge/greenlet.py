@@ -207,6 +207,8 @@ class Greenlet(greenlet, Generic[T]):
                 frame = frame.f_back
                 limit -= 1
             self._stack = stack
+        else:
+            self.spawning_greenlet = self.spawn_tree_locals = None
         if config.inherit_context:
             self.gr_context = copy_context()
 
@@ -402,13 +404,18 @@ class Greenlet(greenlet, Generic[T]):
     @property
     def minimal_ident(self) -> int:
         """A small number that no other live greenlet has; it is used again after this one is gone."""
-        return get_ident_registry().get_ident(self)  # type: ignore[no-any-return]
+        hub = self.parent if isinstance(self.parent, Hub) else get_hub()
+        ident: int = hub.ident_registry.get_ident(self)
+        self.__dict__["_ident"] = ident  # shown by repr() from now on
+        return ident
 
     @property
     def name(self) -> str:
         """A name for people; ``Greenlet-N`` unless assigned."""
         own = self.__dict__.get("name")
-        return own if own is not None else f"{type(self).__name__}-{self.minimal_ident}"
+        if own is None:
+            own = self.__dict__["name"] = f"{type(self).__name__}-{self.minimal_ident}"
+        return own  # type: ignore[no-any-return]
 
     @name.setter
     def name(self, value: str) -> None:
@@ -419,9 +426,7 @@ class Greenlet(greenlet, Generic[T]):
 
     def _named(self) -> str:
         own = self.__dict__.get("name")
-        if own is None and "minimal_ident_given" not in self.__dict__:
-            return ""
-        return f' "{self.name}"'
+        return "" if own is None else f' "{own}"'
 
     def _formatinfo(self) -> str:
         try:
@@ -629,7 +634,7 @@ class Greenlet(greenlet, Generic[T]):
             callback.notify(self)
         else:
             self._add(callback)
-            self.loop.run_callback(self._tell)
+            self.loop.run_callback(_call_link, callback, self)
 
     def link(
         self, callback: Callable[[Any], object], SpawnedLink: Callable[[Any], Any] = SpawnedLink
@@ -673,13 +678,32 @@ class Greenlet(greenlet, Generic[T]):
         for link in links if type(links) is list else (links,):
             if isinstance(link, Link):
                 link.notify(self)
-            elif link is not None:
+            else:
+                # it stays among the links until it is called: it may be unlinked before
+                self._add(link)
                 self.loop.call(_call_link, link, self)
+
+    def _take_link(self, link: Any) -> bool:
+        """Take out this very link; False if it was taken back."""
+        links = self._links
+        if type(links) is list:
+            for i, each in enumerate(links):
+                if each is link:
+                    del links[i]
+                    return True
+            return False
+        if links is not link:
+            return False
+        self._links = None
+        return True
 
     _notify_links = _tell
 
 
 def _call_link(link: Callable[[Any], object], source: Any) -> None:
+    """In the hub: call one link of a greenlet that has ended."""
+    if not source._take_link(link):
+        return
     try:
         link(source)
     except BaseException:
@@ -702,11 +726,6 @@ def _is_async(func: Any) -> bool:
     while isinstance(func, partial):
         func = func.func
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))
-
-
-def get_ident_registry() -> Any:
-    """The registry behind ``minimal_ident``."""
-    return get_hub().ident_registry
 
 
 async def _await_greenlet(g: Greenlet[T]) -> T:

@@ -159,19 +159,19 @@ def idle(priority: int = 0) -> None:
     hub.wait(watcher)
 
 
-def kill(g: greenlet, exception: Any = GreenletExit) -> None:
-    """Have ``exception`` raised in ``g``, which may be a raw greenlet or the main one. Does not block.
+def kill(greenlet: RawGreenlet, exception: Any = GreenletExit) -> None:
+    """Have ``exception`` raised in ``greenlet``, which may be a raw or the main one. Does not block.
 
-    If ``g`` is the current greenlet the exception arrives when it blocks next.
+    If it is the current greenlet the exception arrives when it blocks next.
     """
-    if not isinstance(g, greenlet):
-        raise TypeError(f"kill() takes a greenlet, not {g!r}")
-    if g.dead:
+    if not isinstance(greenlet, RawGreenlet):
+        raise TypeError(f"kill() takes a greenlet, not {greenlet!r}")
+    if greenlet.dead:
         return
-    own = getattr(g, "_maybe_kill_before_start", None)
+    own = getattr(greenlet, "_maybe_kill_before_start", None)
     if own is not None and own(exception):
         return
-    _throw_soon(g, exception)
+    _throw_soon(greenlet, exception)
 
 
 class signal:

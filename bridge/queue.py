@@ -165,18 +165,18 @@ class SimpleQueue(Generic[T]):
     """
 
     __slots__ = (
-        "__weakref__", "_getters", "_items", "_maxsize", "_pop", "_push", "_putters", "_tasks", "is_shutdown",
+        "__weakref__", "_getters", "_items", "_maxsize", "_open", "_pop", "_push", "_putters", "_tasks", "_shut",
     )  # fmt: skip
 
     #: True while none of the methods that a subclass may override is overridden: then the items are dealt
     #: with directly, by the bound functions ``_pop`` and ``_push``.
     _plain: ClassVar[bool] = True
 
-    #: True after shutdown().
-    is_shutdown: bool
+    #: Plain, without a limit and not shut down: an item may go in without further questions.
+    _open: bool
 
     def __init_subclass__(cls, plain: bool | None = None) -> None:
-        overridable = ("_create_queue", "_get", "_init", "_peek", "_put", "_qsize")
+        overridable = ("_create_queue", "_get", "_init", "_peek", "_put", "_qsize", "get", "put")
         cls._plain = plain if plain is not None else cls._plain and not any(n in cls.__dict__ for n in overridable)
 
     def __init__(self, maxsize: int | None = None, items: Iterable[T] = (), _warn_depth: int = 2) -> None:
@@ -191,7 +191,8 @@ class SimpleQueue(Generic[T]):
         self._maxsize = maxsize
         self._getters = WaitLine()
         self._putters = WaitLine()
-        self.is_shutdown = False
+        self._shut = False
+        self._open = self._plain and maxsize is None
         self._tasks = 0
         self._init(maxsize, items)
 
@@ -220,6 +221,16 @@ class SimpleQueue(Generic[T]):
         return get_hub_if_exists()
 
     @property
+    def is_shutdown(self) -> bool:
+        """True after shutdown()."""
+        return self._shut
+
+    @is_shutdown.setter
+    def is_shutdown(self, value: bool) -> None:
+        self._shut = value
+        self._open = self._plain and self._maxsize is None and not value
+
+    @property
     def maxsize(self) -> int | None:
         """How many items fit, None for any number.
 
@@ -230,6 +241,7 @@ class SimpleQueue(Generic[T]):
     @maxsize.setter
     def maxsize(self, value: int | None) -> None:
         self._maxsize = None if value is not None and value <= 0 else value
+        self._open = self._plain and self._maxsize is None and not self._shut
 
     def copy(self: Q) -> Q:
         """A queue of the same kind with the same items."""
@@ -301,7 +313,14 @@ class SimpleQueue(Generic[T]):
 
         Raises ShutDown after shutdown().
         """
-        if self.is_shutdown:
+        if self._open:
+            self._tasks += 1
+            self._push(item)
+            line = self._getters
+            if line and not line[0].woken:  # atomic; line.tell() without the call
+                line[0].wake()
+            return
+        if self._shut:
             raise ShutDown
         maxsize = self._maxsize
         if self._plain:
@@ -339,6 +358,13 @@ class SimpleQueue(Generic[T]):
 
     def put_nowait(self, item: T) -> None:
         """Add an item, or raise Full. Never blocks."""
+        if self._open:
+            self._tasks += 1
+            self._push(item)
+            line = self._getters
+            if line and not line[0].woken:
+                line[0].wake()
+            return
         self.put(item, False)
 
     async def aput(self, item: T, timeout: float | None = None) -> None:
@@ -362,8 +388,9 @@ class SimpleQueue(Generic[T]):
         if self._plain:
             if self._items:  # atomic
                 item = self._pop()
-                if self._putters:
-                    self._putters.tell()
+                line = self._putters
+                if line and not line[0].woken:  # atomic; line.tell() without the call
+                    line[0].wake()
                 return item
             if block and timeout is None and not self.is_shutdown:
                 return self._wait_plain()
@@ -453,6 +480,12 @@ class SimpleQueue(Generic[T]):
 
     def get_nowait(self) -> T:
         """Take the first item, or raise Empty. Never blocks."""
+        if self._items and self._plain:  # atomic
+            item = self._pop()
+            line = self._putters
+            if line and not line[0].woken:
+                line[0].wake()
+            return item
         return self.get(False)
 
     def peek_nowait(self) -> T:

@@ -429,7 +429,7 @@ def test_no_switch_at_all() -> None:
         time.sleep(0.001)
     assert isinstance(caught.value, util._FailedToSwitch)
     message = str(caught.value)
-    assert message.startswith("To any greenlet in 0.0")
+    assert message.startswith("To any greenlet in ")
     assert "appears to be blocked" in message
     assert "test_no_switch_at_all" in message
     assert "* Greenlets" in message
@@ -466,8 +466,8 @@ def test_time_limit_between_switches() -> None:
 
 def test_waiting_in_the_hub_is_not_blocking() -> None:
     for hub_only in (False, True):
-        with assert_switches(0.1, hub_only=hub_only):
-            bridge.sleep(0.2)
+        with assert_switches(0.25, hub_only=hub_only):
+            bridge.sleep(0.3)
 
 
 def test_hub_only() -> None:

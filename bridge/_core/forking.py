@@ -23,12 +23,13 @@ __all__ = ["reinit"]
 _kept: list[Any] = []
 
 
-def reinit() -> None:
-    """Make this thread's hub usable in a forked child. Done by itself after every ``os.fork``.
+def reinit(hub: Hub | None = None) -> None:
+    """Make a hub, by default this thread's, usable in a forked child. Done by itself after every ``os.fork``.
 
     Does not block and does not switch. Does nothing where there is no hub.
     """
-    hub = hub_local.hub
+    if hub is None:
+        hub = hub_local.hub
     if hub is None or hub.loop is None or hub.loop.pid == os.getpid():
         return
     from bridge._config import config

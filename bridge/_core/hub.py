@@ -34,6 +34,8 @@ from typing import Any, ClassVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from bridge._ident import IdentRegistry
+
 from .current import (
     MAIN_THREAD_IDENT,
     blocking_place,
@@ -84,7 +86,10 @@ class Hub(greenlet):
     periodic_monitoring_thread: Any = None
     _resolver: Any = None
     _threadpool: Any = None
-    _idents: ClassVar[Any] = None
+    #: gives hubs their minimal_ident
+    _hub_idents: ClassVar[IdentRegistry] = IdentRegistry()
+    #: gives the greenlets of this hub theirs
+    ident_registry: IdentRegistry
 
     def __init__(self, loop: Loop | None = None, default: bool | None = None) -> None:
         greenlet.__init__(self, None, None)
@@ -93,10 +98,7 @@ class Hub(greenlet):
         self._joining: list[Any] = []
         self.spawning_greenlet: Callable[[], greenlet | None] = weakref.ref(getcurrent())
         self.spawn_tree_locals: dict[str, Any] = {}
-        if self.ident_registry is None:
-            from bridge._ident import IdentRegistry
-
-            Hub._idents = IdentRegistry()
+        self.ident_registry = IdentRegistry()
         if loop is None:
             from bridge._config import config
 
@@ -105,7 +107,7 @@ class Hub(greenlet):
         self.loop = loop
         if loop.owned:
             self.main_hub = loop.default
-        loop.error_handler = weakref.proxy(self)
+        loop.error_handler = self
         # from here on a greenlet that blocks falls back to us, running or not
         self._switch = super().switch
         loop.to_runner = self._switch
@@ -194,14 +196,9 @@ class Hub(greenlet):
     # -- identity ---------------------------------------------------------------------------------
 
     @property
-    def ident_registry(self) -> Any:
-        """The registry that gives greenlets their ``minimal_ident``."""
-        return Hub._idents
-
-    @property
     def minimal_ident(self) -> int:
         """A small number that identifies the hub while it lives."""
-        return self.ident_registry.get_ident(self)  # type: ignore[no-any-return]
+        return self._hub_idents.get_ident(self)
 
     @property
     def backend(self) -> str:

@@ -777,6 +777,7 @@ class loop(Engine):
         if self.destroyed:
             return None
         self.destroyed = True
+        self.error_handler = None
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
