@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._aio.awaiting import await_
+from ._aio.portal import install_task_factory, portal
 from ._config import config
+from ._convert import async_context, async_iter, async_to_sync, sync_to_async
 from ._dropin import install_as_gevent
 from ._running import run
 from .greenlet import Greenlet, joinall, killall
@@ -39,6 +40,9 @@ __all__ = [
     "Greenlet",
     "GreenletExit",
     "Timeout",
+    "async_context",
+    "async_iter",
+    "async_to_sync",
     "await_",
     "config",
     "fork",
@@ -47,10 +51,12 @@ __all__ = [
     "getswitchinterval",
     "idle",
     "install_as_gevent",
+    "install_task_factory",
     "iwait",
     "joinall",
     "kill",
     "killall",
+    "portal",
     "reinit",
     "run",
     "setswitchinterval",
@@ -59,12 +65,10 @@ __all__ = [
     "spawn",
     "spawn_later",
     "spawn_raw",
+    "sync_to_async",
     "wait",
     "with_timeout",
 ]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 #: The version of bridge.
 __version__ = "0.1.0"
@@ -84,20 +88,20 @@ getswitchinterval = sys.getswitchinterval
 setswitchinterval = sys.setswitchinterval
 
 
-def spawn(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Greenlet[Any]:
-    """Run ``function(*args, **kwargs)`` in a new greenlet, which is returned. Does not block.
+def spawn(*args: Any, **kwargs: Any) -> Greenlet[Any]:
+    """Run a function in a new greenlet: ``spawn(function, *args, **kwargs)``. Returns it; does not block.
 
     A coroutine function may be given: the greenlet awaits it. TypeError if it can't be called.
     """
     # Greenlet is looked up here at each call: tracers replace bridge.Greenlet.
-    g: Greenlet[Any] = Greenlet(function, *args, **kwargs)
+    g: Greenlet[Any] = Greenlet(*args, **kwargs)
     g.start()
     return g
 
 
-def spawn_later(seconds: float, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Greenlet[Any]:
-    """Run ``function(*args, **kwargs)`` in a new greenlet in ``seconds``. Does not block."""
-    return Greenlet.spawn_later(seconds, function, *args, **kwargs)
+def spawn_later(seconds: float, *args: Any, **kwargs: Any) -> Greenlet[Any]:
+    """Run a function in a new greenlet in ``seconds``. Returns it; does not block."""
+    return Greenlet.spawn_later(seconds, *args, **kwargs)
 
 
 #: What ``bridge.X`` loads at the first use.

@@ -96,7 +96,10 @@ class AbstractLinkable:
     def _line_of_waiters(self) -> WaitLine:
         line = self._line
         if line is None:
-            line = self._line = WaitLine()
+            made = WaitLine()
+            line = self._line  # atomic from here: another thread may have made one meanwhile
+            if line is None:
+                line = self._line = made
         return line
 
     def _link_done(self, link: _RawLink) -> None:

@@ -8,6 +8,7 @@ gevent). Invariant: if ``counter`` is positive and somebody is in line, the head
 from __future__ import annotations
 
 import sys
+from reprlib import recursive_repr
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -68,6 +69,8 @@ class Semaphore(AbstractLinkable):
             self.counter -= 1
             if self._line and not self.counter:
                 self._line[0].take_back()
+                if self.counter > 0:  # another thread released while the head counted as told
+                    self._line.tell()
             return True
         if not blocking:
             return False
@@ -108,7 +111,7 @@ class Semaphore(AbstractLinkable):
                         wait.give_up()
                     self._leave(line, wait)
                     return True
-                wait.woken = False
+                wait.again()
                 if self.counter > 0:
                     continue  # released by another thread, which thought that we had been told
                 if timeout is None:
@@ -152,7 +155,7 @@ class Semaphore(AbstractLinkable):
                 if self.counter > 0:
                     self.counter -= 1
                     return True
-                wait.woken = False
+                wait.again()
                 if self.counter > 0:
                     continue
                 left = None if deadline is None else max(deadline - monotonic(), 0)
@@ -170,6 +173,8 @@ class Semaphore(AbstractLinkable):
             self.counter -= 1
             if self._line and not self.counter:
                 self._line[0].take_back()
+                if self.counter > 0:  # another thread released while the head counted as told
+                    self._line.tell()
         else:
             self._wait_in_line(None, True)
 
@@ -290,6 +295,7 @@ class RLock:
         self._owner: Any = None
         self._count = 0
 
+    @recursive_repr()  # the owner may be a greenlet that shows a method of this lock
     def __repr__(self) -> str:
         return (
             f"<{type(self).__name__} at {id(self):#x} _block={self._block} _count={self._count!r} "
@@ -315,6 +321,8 @@ class RLock:
             block.counter -= 1
             if block._line:
                 block._line[0].take_back()
+                if block.counter > 0:  # see Semaphore.acquire
+                    block._line.tell()
         elif not blocking:
             return False
         elif not block._wait_in_line(None if timeout == -1 else timeout, True):

@@ -93,7 +93,7 @@ def _stand_in_line(
             if result is not _NOT_YET:
                 wait.give_up() if not wait.woken else None
                 return result
-            wait.woken = False
+            wait.again()
             result = attempt()  # another thread may just have thought that we had been told
             if result is not _NOT_YET:
                 if wait.woken:
@@ -137,7 +137,7 @@ async def _stand_in_line_async(
             result = attempt()
             if result is not _NOT_YET:
                 return result
-            wait.woken = False
+            wait.again()
             result = attempt()
             if result is not _NOT_YET:
                 return result
@@ -461,16 +461,18 @@ class SimpleQueue(Generic[T]):
         )
 
     def _try_take(self, take: Callable[[], T]) -> Any:
-        if not self._qsize():
-            if self.is_shutdown:
-                raise ShutDown
-            return _NOT_YET
-        try:
-            item = take()
-        except IndexError:
-            if self._qsize():
-                raise
-            return _NOT_YET
+        while True:
+            if not self._qsize():
+                if self.is_shutdown:
+                    raise ShutDown
+                return _NOT_YET
+            try:
+                item = take()
+                break
+            except IndexError:
+                # another thread took it in between; for all we know of a subclass's _get(), it is broken
+                if not self._plain and self._qsize():
+                    raise
         if self._putters:
             self._putters.tell()
         return item
@@ -775,8 +777,7 @@ class Channel(Generic[T]):
         except BaseException:
             self.putters.discard(offer)
             raise
-        if not taken and not offer.dead:  # dead: taken in the very moment in which the time was over
-            self.putters.discard(offer)
+        if not taken and self.putters.discard(offer):  # else taken in the moment in which the time was over
             raise Full if not isinstance(timeout, Timeout) else timeout
 
     def put_nowait(self, item: T) -> None:
@@ -789,11 +790,11 @@ class Channel(Generic[T]):
         :param block: False: raise Empty instead of waiting.
         :param timeout: seconds to wait at the most; then Empty is raised.
         """
-        if self.putters and not self.getters:
-            return self._take()  # type: ignore[no-any-return]
+        if self.putters and (not self.getters or _cannot_block()):
+            item = self._take()
+            if item is not _NOT_YET:
+                return item  # type: ignore[no-any-return]
         if _cannot_block():
-            if self.putters:
-                return self._take()  # type: ignore[no-any-return]
             raise Empty
         if timeout is not None or not block:
             return _stand_in_line(  # type: ignore[no-any-return]
@@ -809,10 +810,11 @@ class Channel(Generic[T]):
                 line.tell()
             while True:
                 wait.block()
-                if putters:
+                try:
                     offer = putters.leave()
                     break
-                wait.woken = False
+                except IndexError:
+                    wait.again()
                 if putters:
                     line.tell()
         except BaseException:
@@ -827,9 +829,10 @@ class Channel(Generic[T]):
         return offer.item  # type: ignore[no-any-return]
 
     def _take(self) -> Any:
-        if not self.putters:
+        try:
+            offer = self.putters.leave()
+        except IndexError:
             return _NOT_YET
-        offer = self.putters.leave()
         offer.wake()
         return offer.item
 
@@ -851,8 +854,7 @@ class Channel(Generic[T]):
         except BaseException:
             self.putters.discard(offer)
             raise
-        if not taken and not offer.dead:
-            self.putters.discard(offer)
+        if not taken and self.putters.discard(offer):
             raise Full
 
     async def aget(self, timeout: float | None = None) -> T:

@@ -12,6 +12,9 @@ import pytest
 
 START = "import bridge, sys\nbridge.install_as_gevent()\n"
 
+# everything here runs in processes of its own
+pytestmark = pytest.mark.engines("none")
+
 
 def run(code: str, *, start: str = START, path: Path | None = None, **environ: str) -> str:
     """Run *code* after *start* in a new python, with *path* on ``sys.path``; return what it prints."""

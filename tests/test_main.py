@@ -35,6 +35,9 @@ print(json.dumps(facts))
 
 ROOT = Path(__file__).parents[1]
 
+# everything here runs in processes of its own
+pytestmark = pytest.mark.engines("none")
+
 
 def python(
     *arguments: str, cwd: Path, stdin: str = "", flags: tuple[str, ...] = ()

@@ -17,6 +17,9 @@ import bridge
 
 ROOT = Path(__file__).parents[1]
 
+# everything here runs in processes of its own
+pytestmark = pytest.mark.engines("none")
+
 
 def build(kind: str, folder: Path) -> Path:
     """Have the build backend make a "wheel", an "editable" or an "sdist", as pip would; return the file."""

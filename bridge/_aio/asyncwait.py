@@ -50,6 +50,10 @@ class AsyncWait(Link):
     def take_back(self) -> None:
         """A future that was set stays set: the task looks for itself."""
 
+    def again(self) -> None:
+        """A wake-up was in vain, if there was one: the next one counts."""
+        self.woken = False
+
     def give_up(self) -> None:
         """The wait ends without blocking, as what it was for is there already."""
         self.woken = True

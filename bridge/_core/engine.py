@@ -105,6 +105,19 @@ class _Thrown:
         self.exception = exception
 
 
+def _no_interrupter(g: greenlet, exception: Any) -> bool:
+    return False
+
+
+_interrupt: Callable[[greenlet, Any], bool] = _no_interrupter
+
+
+def register_interrupter(interrupter: Callable[[greenlet, Any], bool]) -> None:
+    """Called by the asyncio side: ``interrupter(g, exception)`` throws into a portal; False if ``g`` is in none."""
+    global _interrupt
+    _interrupt = interrupter
+
+
 def throw_into(g: greenlet, exception: Any) -> Any:
     """Switch to ``g`` and have ``exception`` (class or instance) raised there.
 
@@ -114,6 +127,8 @@ def throw_into(g: greenlet, exception: Any) -> Any:
     frame = g.gr_frame
     if frame is not None and frame.f_code is _PARK:
         return greenlet.switch(g, _Thrown(exception))
+    if _interrupt(g, exception):
+        return ()
     return greenlet.throw(g, exception)
 
 
@@ -126,6 +141,8 @@ class Engine:
 
     #: ``reap(engine, result or exception)``: ends a greenlet that has no frame to do it itself
     reap: Callable[[Any, Any], bool]
+    #: how many threads exist that only wait for work of ours; the thread pool sets it
+    idle_threads: Callable[[], int] = staticmethod(int)
     #: Receives ``handle_error(context, type, value, tb)``; None: print.
     error_handler: Any = None
 
@@ -167,6 +184,7 @@ class Engine:
         self.running = False  # inside run_owned
         self._watched_tasks: Any = None
         self._bare_check: asyncio.TimerHandle | None = None
+        self._thread_check: asyncio.TimerHandle | None = None
         self._schedule = self._scheduler()
         self.pid = os.getpid()
 
@@ -473,7 +491,7 @@ class Engine:
         self.thread_ident = get_ident()
         self.own()
         self.running = self.draining = self.stopping = False
-        self._alarm = self._bare_check = self._watched_tasks = None
+        self._alarm = self._bare_check = self._thread_check = self._watched_tasks = None
         self._context = contextvars.Context()  # the old one is entered, for ever, by the parked hub
         self._schedule = self._scheduler()
         if self.poller is not None:
@@ -503,13 +521,20 @@ class Engine:
                 return True
         if self.poller is not None and self.poller.waiting():
             return True
-        if self._other_threads():
-            return True
-        return self._asyncio_alive()
+        return self._asyncio_alive() or self._other_threads()
 
     def _other_threads(self) -> bool:
-        """True if another thread runs that could wake us. Idle workers of our pools cannot."""
-        return False
+        """True if another thread runs, which might wake us. Idle workers of thread pools do not count."""
+        if len(sys._current_frames()) - 1 - self.idle_threads() <= 0:
+            return False
+        # the last of them may end without a word: ask again now and then
+        if self._thread_check is None:
+            self._thread_check = self.aio.call_later(0.5, self._thread_checked)
+        return True
+
+    def _thread_checked(self) -> None:
+        self._thread_check = None
+        self._arm_again()
 
     def _asyncio_alive(self) -> bool:
         import asyncio
@@ -531,7 +556,7 @@ class Engine:
         if scheduled is None:
             return True  # uvloop lists neither its timers nor its files: it may be
         for handle in scheduled:
-            if handle is not self._alarm and handle is not self._bare_check and not handle.cancelled():
+            if handle not in (self._alarm, self._bare_check, self._thread_check) and not handle.cancelled():
                 if self._bare_check is None:
                     self._bare_check = self.aio.call_at(handle.when(), self._bare_checked)
                 return True

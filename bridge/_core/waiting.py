@@ -156,6 +156,12 @@ class Wait(Link):
             self.target = None
             self.woken = False
 
+    def again(self) -> None:
+        """A wake-up was in vain, if there was one: it is void, and the next one counts."""
+        # ours may still be queued, if another thread gave it before we blocked
+        self.target = None
+        self.woken = False
+
     def wake(self) -> None:
         """End the wait. From any thread, greenlet or callback; does nothing the second time."""
         if not self.woken:
@@ -176,6 +182,9 @@ class Wait(Link):
         if not self.woken:
             self.timed_out = True
             self.wake()
+        else:
+            # no timer is left to end the wait: the wake-up that is queued must not be taken back any more
+            self.queued = False
 
 
 register_wait_type(Wait)
@@ -195,36 +204,64 @@ class WaitLine(deque[Any]):
         super().__init__()
         self.tombstones = 0
 
-    def discard(self, wait: Any) -> None:
-        """Take ``wait`` out of the line, wherever it is; nothing if it has left."""
+    def discard(self, wait: Any) -> bool:
+        """Take ``wait`` out of the line, wherever it is; False if it has left."""
         if wait.dead or not self:
-            return
+            return False
+        wait.dead = True  # atomic: the test, this mark, and leaving the line
         if self[0] is wait:
-            self.leave()
+            self.popleft()
         elif self[-1] is wait:
-            wait.dead = True
             self.pop()
-            while self and self[-1].dead:
-                self.pop()
-                self.tombstones -= 1
         else:
-            wait.dead = True
             self.tombstones += 1
             if self.tombstones * 2 > len(self):
-                first, last = self[0], self[-1]
-                alive = [w for w in tuple(self) if not w.dead]
-                if self and self[0] is first and self[-1] is last:  # atomic: nobody came or left meanwhile
-                    _refill(self, alive)
-                    self.tombstones = 0
+                self._compact()
+            return True
+        if self.tombstones:
+            self._trim()
+        return True
 
     def leave(self) -> Any:
-        """Take the head out of the line and return it."""
-        head = self.popleft()
-        head.dead = True  # to a later discard
-        while self.tombstones and self and self[0].dead:
-            self.popleft()
+        """Take the head out of the line and return it. IndexError if nobody is in line."""
+        while True:
+            head = self[0]  # atomic up to the popleft
+            if not head.dead:
+                break
+            self.popleft()  # another thread is just about to remove it
             self.tombstones -= 1
+        head.dead = True  # to a later discard
+        self.popleft()
+        if self.tombstones:
+            self._trim()
         return head
+
+    def _trim(self) -> None:
+        """Remove the tombstones at both ends."""
+        # not "while self and self[0].dead": threads may change between the test of a while and its body
+        while True:
+            if self and self[0].dead:  # atomic
+                self.popleft()
+            elif self and self[-1].dead:  # atomic
+                self.pop()
+            else:
+                return
+            self.tombstones -= 1
+
+    def _compact(self) -> None:
+        """Remove all tombstones, unless somebody comes or leaves meanwhile."""
+        tombstones = self.tombstones
+        before = tuple(self)
+        alive = [w for w in before if not w.dead]
+        if (
+            self.tombstones == tombstones
+            and self
+            and before
+            and self[0] is before[0]
+            and self[-1] is before[-1]
+        ):  # atomic
+            self.tombstones = 0
+            _refill(self, alive)
 
     def tell(self) -> None:
         """Wake the head, if there is one that was not told yet. It stays in line."""
@@ -237,12 +274,16 @@ class WaitLine(deque[Any]):
 
     def wake_all(self) -> None:
         """Wake everybody who is in line now and empty it."""
-        while self:  # atomic with the popleft
-            wait = self.popleft()
+        while True:  # see _trim
+            if not self:
+                return
+            wait = self[0]  # atomic up to the popleft
             if wait.dead:
+                self.popleft()
                 self.tombstones -= 1
             else:
                 wait.dead = True
+                self.popleft()
                 wait.wake()
 
 

@@ -1,0 +1,337 @@
+"""Portals: blocking code called directly inside a coroutine.
+
+Theory of operation
+===================
+
+A portal runs a coroutine in a greenlet of its own. The task steps the portal as it would step the
+coroutine; each step switches to that greenlet, and what the coroutine yields (a future) is switched back
+and yielded to the task. When code below the coroutine blocks (:class:`bridge._core.waiting.Wait`), the portal
+yields a future that the wake-up will set: for the task it is as if the coroutine had written
+``await future`` there. So other tasks go on, cancelling the task raises CancelledError where the code blocks,
+and ``asyncio.timeout``, current task and context are those of the task.
+
+Who may switch to whom: the greenlet that runs the loop switches to the portal's greenlet, only in a step of
+its task; whoever is inside the portal (a foreign greenlet below it, too) switches back to the greenlet that
+made the step. The hub's ready queue never holds greenlets of a portal.
+
+To :class:`Wait` the portal has the face of an engine: ``park``, ``ready.append``, ``call_at`` and so on. A wait
+made in a portal thus needs no branches of its own.
+
+The way not taken: a second greenlet that goes on running the loop while the first is parked in the middle of
+a step would cost nothing until something blocks, but a loop is not re-entrant, uvloop's least of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import types
+from _thread import get_ident
+from collections.abc import Callable, Coroutine, Generator
+from time import monotonic
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+from bridge._core.callbacks import Callback
+from bridge._core.current import get_hub, set_portal_finder
+from bridge._core.engine import Timer, register_interrupter
+
+__all__ = ["Portal", "install_task_factory", "portal"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _PortalGreenlet(greenlet):
+    """The greenlet in which a portal's coroutine runs."""
+
+    portal: Portal[Any]
+
+
+class Portal(Coroutine[Any, Any, T], Generic[T]):
+    """A coroutine below which code may block; it is awaited, or given to a task, like the coroutine."""
+
+    #: Never false: a wake-up is seen without arming anything.
+    armed = True
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.coroutine = coroutine
+        self.__name__ = getattr(coroutine, "__name__", type(coroutine).__name__)
+        self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
+        self._greenlet: _PortalGreenlet | None = None
+        # who is to be switched to by the next step: the portal's greenlet, or a foreign one below it
+        self._inside: greenlet | None = None
+        self._runner: greenlet | None = None
+        self._future: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._interruption: Any = None
+        self._awake = False
+        self._finished = False
+        self.thread_ident = get_ident()
+        self.ready = self
+
+    # -- stepping: the face of a coroutine ----------------------------------------------------------
+
+    def send(self, value: Any) -> Any:
+        """One step, by the task."""
+        return self._step(("send", value))
+
+    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
+        """One step that raises where the coroutine, or the code that blocks below it, waits."""
+        if isinstance(typ, BaseException):
+            exception = typ
+        else:
+            exception = val if isinstance(val, BaseException) else typ() if val is None else typ(val)
+        if tb is not None:
+            exception = exception.with_traceback(tb)
+        return self._step(("throw", exception))
+
+    def close(self) -> None:
+        """End the coroutine where it is, with GeneratorExit."""
+        if self._greenlet is None or self._finished:
+            self._finished = True
+            self.coroutine.close()
+            return
+        try:
+            self.throw(GeneratorExit())
+        except (GeneratorExit, StopIteration):
+            return
+        raise RuntimeError(f"{self!r} ignored GeneratorExit")
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        # yield from would want a generator; the steps are passed on one by one
+        message: tuple[str, Any] = ("send", None)
+        while True:
+            try:
+                yielded = self._step(message)
+            except StopIteration as e:
+                return e.value  # type: ignore[no-any-return]
+            try:
+                message = ("send", (yield yielded))
+            except GeneratorExit:
+                self.close()
+                raise
+            except BaseException as e:
+                message = ("throw", e)
+
+    def _step(self, message: tuple[str, Any]) -> Any:
+        if self._finished:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        self._runner = current = getcurrent()
+        self._task = task = asyncio.current_task()
+        interruption = self._interruption
+        if interruption is not None:
+            self._interruption = None
+            if message[0] == "throw" and isinstance(message[1], asyncio.CancelledError) and task is not None:
+                task.uncancel()  # it was we who cancelled it
+            message = ("throw", interruption() if isinstance(interruption, type) else interruption)
+        inside = self._inside
+        if inside is None:
+            g = self._greenlet = _PortalGreenlet(self._run, current)
+            g.portal = self
+            inside = g
+        elif self._greenlet is not None and self._greenlet.parent is not current:
+            self._greenlet.parent = current
+        # the task's context, which asyncio has entered for this step, is the portal's
+        inside.gr_context = current.gr_context
+        kind, value = inside.switch(message)
+        if kind == "yield":
+            return value
+        self._finished = True
+        self._inside = None
+        if kind == "return":
+            raise StopIteration(value)
+        try:
+            raise value
+        finally:
+            del value
+
+    def interrupt(self, exception: Any) -> None:
+        """Have ``exception`` raised inside, wherever the task waits: a Timeout's expiry, a kill."""
+        self._interruption = exception
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+        elif self._future is None and self._task is not None:
+            # only a cancellation makes a task stop waiting; the step turns it into the exception
+            self._task.cancel()
+
+    def _run(self, message: tuple[str, Any]) -> tuple[str, Any]:
+        """In the portal's greenlet: drive the coroutine; what it yields goes out by :meth:`_yield`."""
+        coroutine = self.coroutine
+        try:
+            while True:
+                kind, value = message
+                yielded = coroutine.send(value) if kind == "send" else coroutine.throw(value)
+                message = self._yield(yielded)
+        except StopIteration as e:
+            return "return", e.value
+        except BaseException as e:
+            return "raise", e
+
+    def _yield(self, value: Any) -> tuple[str, Any]:
+        self._inside = getcurrent()
+        runner = self._runner
+        assert runner is not None
+        return runner.switch(("yield", value))  # type: ignore[no-any-return]
+
+    # -- blocking: the face of an engine ------------------------------------------------------------
+
+    def park(self) -> Any:
+        """Suspend the task until :meth:`append`; raises what is thrown into it meanwhile."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._future = future
+        if self._awake:
+            future.set_result(None)
+        try:
+            for suspension in future.__await__() if not future.done() else _one_round():
+                kind, value = self._yield(suspension)
+                if kind == "throw":
+                    raise value
+        finally:
+            self._future = None
+            self._awake = False
+        return ()
+
+    def append(self, wait: Any) -> None:
+        """A wait of this portal is over (``ready.append``). From any thread."""
+        wait.queued = False
+        if get_ident() == self.thread_ident:
+            self._wake()
+        else:
+            aio = get_loop_of(self._future)
+            if aio is None:
+                self._awake = True
+            elif not aio.is_closed():
+                aio.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._awake = True
+        future = self._future
+        if future is not None and not future.done() and not future.get_loop().is_closed():
+            future.set_result(None)
+
+    def unready(self, g: greenlet) -> None:
+        """Nothing is queued for a portal."""
+
+    def call_at(self, when: float, fn: Callable[[Any], object], arg: Any, ref: bool = True) -> Timer:
+        """As the engine's: by the loop itself, since the task's loop is what runs here."""
+        handle = asyncio.get_running_loop().call_later(max(when - monotonic(), 0), fn, arg)
+        return [when, handle, fn, arg, ref]
+
+    def cancel(self, timer: Timer) -> bool:
+        """As the engine's."""
+        if timer[1].cancelled():
+            return False
+        timer[1].cancel()
+        return True
+
+    def call(self, callback: Callable[..., Any], *args: Any) -> Callback:
+        """As the engine's: in the hub."""
+        return get_hub().loop.call(callback, *args)
+
+    # -- looking like a coroutine ------------------------------------------------------------------
+
+    @property
+    def cr_frame(self) -> Any:
+        """The frame of the coroutine."""
+        return getattr(self.coroutine, "cr_frame", None)
+
+    @property
+    def cr_code(self) -> Any:
+        """The code of the coroutine."""
+        return getattr(self.coroutine, "cr_code", None)
+
+    @property
+    def cr_running(self) -> bool:
+        """Whether the coroutine runs at the moment."""
+        return bool(getattr(self.coroutine, "cr_running", False))
+
+    @property
+    def cr_await(self) -> Any:
+        """What the coroutine awaits."""
+        return getattr(self.coroutine, "cr_await", None)
+
+    def __repr__(self) -> str:
+        return f"<portal of {self.coroutine!r}>"
+
+
+def get_loop_of(future: asyncio.Future[Any] | None) -> asyncio.AbstractEventLoop | None:
+    """The loop of a future, None without one."""
+    return future.get_loop() if future is not None else None
+
+
+@types.coroutine
+def _one_round() -> Generator[None, None, None]:
+    """What asyncio.sleep(0) yields: the task goes on after the others."""
+    yield
+
+
+def _find(current: greenlet) -> Portal[Any] | None:
+    """The portal that ``current`` is in: it or an ancestor is a portal's greenlet."""
+    g: greenlet | None = current
+    while g is not None:
+        if type(g) is _PortalGreenlet:
+            return g.portal
+        g = g.parent
+    return None
+
+
+def _interrupt_portal(g: greenlet, exception: Any) -> bool:
+    found = _find(g)
+    if found is None:
+        return False
+    found.interrupt(exception)
+    return True
+
+
+set_portal_finder(_find)
+register_interrupter(_interrupt_portal)
+
+
+def portal(async_func: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Decorator for a coroutine function: blocking code may be called directly inside it.
+
+    Other tasks go on while it blocks. TypeError for anything but a coroutine function. Costs a greenlet for
+    each call.
+    """
+    if not inspect.iscoroutinefunction(async_func):
+        raise TypeError(
+            f"@bridge.portal is for 'async def' functions, not {async_func!r}; a plain function is run in a "
+            "coroutine by 'await bridge.sync_to_async(func)(...)'"
+        )
+
+    @functools.wraps(async_func)
+    async def in_portal(*args: P.args, **kwargs: P.kwargs) -> T:
+        if _find(getcurrent()) is not None:
+            return await async_func(*args, **kwargs)
+        return await Portal(async_func(*args, **kwargs))
+
+    return in_portal
+
+
+def install_task_factory(loop: asyncio.AbstractEventLoop | None = None) -> None:
+    """Make every task that ``loop`` creates from now on a portal: it may block anywhere.
+
+    ``loop``: the running one if None (RuntimeError if none runs). A task factory that is installed already
+    goes on making the tasks.
+    """
+    if loop is None:
+        loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    if getattr(before, "makes_portals", False):
+        return
+
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
+        if not isinstance(coro, Portal) and isinstance(coro, Coroutine):
+            coro = Portal(coro)
+        if before is not None:
+            return before(loop, coro, **kwargs)
+        return asyncio.Task(coro, loop=loop, **kwargs)
+
+    factory.makes_portals = True  # type: ignore[attr-defined]
+    loop.set_task_factory(factory)
+
+

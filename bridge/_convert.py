@@ -1,0 +1,101 @@
+"""Turning blocking functions into asynchronous ones and the reverse."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextvars import copy_context
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from ._aio.awaiting import await_
+from .greenlet import Greenlet
+
+__all__ = ["async_context", "async_iter", "async_to_sync", "sync_to_async"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_END: Any = object()
+
+
+def sync_to_async(func: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Make an async function of a blocking one: each call runs in a greenlet, in a copy of the context.
+
+    Its exceptions go to who awaits it and are not printed. Cancelling the task that awaits raises
+    CancelledError where the function blocks. TypeError for a coroutine function: that needs no greenlet.
+    """
+    if not callable(func):
+        raise TypeError(f"sync_to_async() takes a function, not {func!r}; write sync_to_async(f)(x), not sync_to_async(f(x))")
+    if inspect.iscoroutinefunction(func):
+        raise TypeError(f"sync_to_async() takes a blocking function; {func!r} is asynchronous already: await it")
+
+    @functools.wraps(func)
+    async def in_greenlet(*args: P.args, **kwargs: P.kwargs) -> T:
+        g: Greenlet[T] = Greenlet(func, *args, **kwargs)
+        g._quiet = True
+        g.gr_context = copy_context()
+        g.start()
+        return await g
+
+    return in_greenlet
+
+
+def async_to_sync(func: Callable[P, Awaitable[T]]) -> Callable[P, T]:
+    """Make a blocking function of an async one, for greenlets: a call waits for the result with ``await_``."""
+    if not callable(func):
+        raise TypeError(f"async_to_sync() takes a function, not {func!r}; to await an object write await_({func!r})")
+
+    @functools.wraps(func)
+    def in_coroutine(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await_(func(*args, **kwargs))
+
+    return in_coroutine
+
+
+class async_context(AbstractContextManager[T]):
+    """``with async_context(acm) as x:`` in a greenlet, for what would be ``async with acm as x:``.
+
+    Entering and leaving block the greenlet. TypeError if it is no async context manager.
+    """
+
+    def __init__(self, manager: AbstractAsyncContextManager[T]) -> None:
+        if not hasattr(type(manager), "__aenter__") or not hasattr(type(manager), "__aexit__"):
+            raise TypeError(f"async_context() takes an async context manager, not {manager!r}")
+        self.manager = manager
+
+    def __enter__(self) -> T:
+        return await_(self.manager.__aenter__())
+
+    def __exit__(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        return await_(self.manager.__aexit__(typ, value, tb))
+
+
+def async_iter(iterable: AsyncIterable[T]) -> Iterator[T]:
+    """``for x in async_iter(aiterable):`` in a greenlet, for what would be ``async for x in aiterable:``.
+
+    Each step blocks the greenlet. An async generator is closed when the loop is left early, as soon as the
+    iterator is. TypeError if it cannot be iterated asynchronously.
+    """
+    if not hasattr(type(iterable), "__aiter__"):
+        raise TypeError(f"async_iter() takes an asynchronous iterable, not {iterable!r}")
+    return _async_iter(iterable)
+
+
+async def _next(iterator: Any) -> Any:
+    return await anext(iterator, _END)
+
+
+def _async_iter(iterable: AsyncIterable[T]) -> Iterator[T]:
+    iterator = aiter(iterable)
+    try:
+        while (item := await_(_next(iterator))) is not _END:
+            yield item
+    finally:
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            await_(close())
