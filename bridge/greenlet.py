@@ -248,14 +248,20 @@ class Greenlet(greenlet, Generic[T]):
             value = _switch(self, *self.args, **self._kwargs)
         except BaseException as e:
             if not _has_ended(self):
-                self.loop.frameless.add(self)
+                self._see_end()
                 raise  # another's
             self._failed(e)
         else:
             if _has_ended(self):
                 self._ended(value)
             else:
-                self.loop.frameless.add(self)  # it blocks: somebody else will see its end
+                self._see_end()
+
+    def _see_end(self) -> None:
+        """In the hub: it blocks without a frame of ours, so a parent of its own is to see how it ends."""
+        parent = greenlet(_parent_of_frameless, self.parent)
+        parent.switch(self)
+        self.parent = parent
 
     def _ended(self, value: Any) -> None:
         self.value = value
@@ -698,6 +704,22 @@ class Greenlet(greenlet, Generic[T]):
         return True
 
     _notify_links = _tell
+
+
+def _parent_of_frameless(g: Greenlet[Any]) -> None:
+    """Between the hub and a greenlet that has no frame of ours: what comes out of that ends here."""
+    hub = getcurrent().parent
+    assert hub is not None
+    try:
+        value = _switch(hub)
+    except BaseException as e:
+        if not _has_ended(g):
+            raise  # meant for ourselves
+        g.parent = hub
+        g._failed(e)
+    else:
+        g.parent = hub
+        g._ended(value)
 
 
 def _call_link(link: Callable[[Any], object], source: Any) -> None:

@@ -107,7 +107,7 @@ class Semaphore(AbstractLinkable):
                 if self.counter > 0:  # atomic
                     if take:
                         self.counter -= 1
-                    if wait.woken is False:
+                    if not wait.woken or wait.queued:  # we have not blocked: nobody may wake us any more
                         wait.give_up()
                     self._leave(line, wait)
                     return True

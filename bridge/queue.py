@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from _thread import RLock
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from functools import partial
 from heapq import heapify, heappop, heappush
 from queue import Empty, Full
 from time import monotonic
@@ -91,13 +91,10 @@ def _stand_in_line(
         while True:
             result = attempt()
             if result is not _NOT_YET:
-                wait.give_up() if not wait.woken else None
                 return result
             wait.again()
             result = attempt()  # another thread may just have thought that we had been told
             if result is not _NOT_YET:
-                if wait.woken:
-                    wait.give_up()
                 return result
             if deadline is None:
                 if timeout is None:
@@ -110,6 +107,7 @@ def _stand_in_line(
                     raise error
                 return result
     finally:
+        wait.give_up()
         line.discard(wait)
         if line and more():
             line.tell()
@@ -398,7 +396,7 @@ class SimpleQueue(Generic[T]):
             try:
                 item = self._get()
             except IndexError:
-                if self._qsize():
+                if type(self) is not PriorityQueue and self._qsize():
                     raise
                 # another thread took it in between
             else:
@@ -471,7 +469,7 @@ class SimpleQueue(Generic[T]):
                 break
             except IndexError:
                 # another thread took it in between; for all we know of a subclass's _get(), it is broken
-                if not self._plain and self._qsize():
+                if not self._plain and type(self) is not PriorityQueue and self._qsize():
                     raise
         if self._putters:
             self._putters.tell()
@@ -642,25 +640,29 @@ class UnboundQueue(Queue[T]):
 JoinableQueue = Queue
 
 
-class PriorityQueue(Queue[T], plain=True):
+class PriorityQueue(Queue[T], plain=False):
     """A queue that gives the smallest item first; items are compared, for instance (priority, data)."""
 
-    __slots__ = ()
+    __slots__ = ("_comparing",)
+
+    def _init(self, maxsize: int | None, items: Iterable[T] = ()) -> None:
+        # Items may compare themselves in Python, where threads change: a heap that another thread then
+        # touches loses items. Reentrant, as signal handlers and finalizers may use a queue, too.
+        self._comparing = RLock()
+        super()._init(maxsize, items)
 
     def _create_queue(self, items: Iterable[T] = ()) -> list[T]:
         queue = list(items)
         heapify(queue)  # type: ignore[type-var]
         return queue
 
-    def _bind(self, items: Any) -> None:
-        self._pop = partial(heappop, items)
-        self._push = partial(heappush, items)
-
     def _put(self, item: T) -> None:
-        heappush(self._items, item)
+        with self._comparing:
+            heappush(self._items, item)
 
     def _get(self) -> T:
-        return heappop(self._items)  # type: ignore[no-any-return]
+        with self._comparing:
+            return heappop(self._items)  # type: ignore[no-any-return]
 
 
 class LifoQueue(Queue[T], plain=True):

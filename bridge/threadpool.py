@@ -38,12 +38,13 @@ import threading
 import traceback
 from _queue import Empty, SimpleQueue
 from _thread import RLock, allocate_lock, get_ident, start_new_thread
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import Context, copy_context
+from operator import index
 from time import monotonic
 from types import BuiltinFunctionType, CoroutineType
 from typing import Any, Generic, TypeVar
-from weakref import WeakSet, ref
+from weakref import ref
 
 from greenlet import getcurrent, greenlet
 
@@ -74,14 +75,19 @@ _get_thread_trace = threading.gettrace
 #: What locks of threading are as long as nobody has patched it.
 _NATIVE_LOCK = threading.Lock
 
-_owners: WeakSet[Any] = WeakSet()
-_crews: WeakSet[_Crew] = WeakSet()
+# Sets of weak references, not WeakSets: threads come and go while somebody looks, and copying a set is atomic.
+_owners: set[ref[Any]] = set()
+_crews: set[ref[_Crew]] = set()
 _exiting = False
 
 
 def idle_worker_count() -> int:
     """How many native threads of all pools wait for something to do. From any thread; never blocks."""
-    return sum(max(crew.alive - crew.undelivered, 0) for crew in tuple(_crews))
+    return sum(max(crew.alive - crew.undelivered, 0) for crew in _living(_crews))
+
+
+def _living(refs: set[ref[T]]) -> list[T]:
+    return [obj for r in tuple(refs) if (obj := r()) is not None]
 
 
 # -- calls ---------------------------------------------------------------------------------------------
@@ -161,6 +167,36 @@ class _Call:
         self.result.set_exception(error, info)
 
 
+class _Answer:
+    """The result of :meth:`ThreadPool.apply`: an AsyncResult reduced to one waiter that is there already."""
+
+    __slots__ = ("error", "value", "wait")
+
+    def __init__(self) -> None:
+        self.wait = Wait()
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def set(self, value: Any) -> None:
+        self.value = value
+        self.wait.wake()
+
+    def set_exception(self, error: BaseException, exc_info: Any) -> None:
+        self.error = error
+        self.wait.wake()
+
+    def get(self) -> Any:
+        self.wait.block()
+        error = self.error
+        if error is None:
+            return self.value
+        self.error = None
+        try:
+            raise error
+        finally:
+            del error  # the traceback refers to this frame
+
+
 def _report(hub: Any, *error: Any) -> None:
     # handle_error is looked up now: programs assign it
     hub.handle_error(*error)
@@ -227,7 +263,7 @@ class _Crew:
         #: seconds after which an idle worker leaves; None: never
         self.idle_timeout = idle_timeout if idle_timeout >= 0 else None
         self.queue: SimpleQueue[_Call | None] = SimpleQueue()
-        self.lock = allocate_lock()
+        self.lock = RLock()  # reentrant: a collection that sets in may run anybody's finalizer
         #: workers that have not begun to leave. Under the lock
         self.size = 0
         #: how many of them will leave: the number of Nones in the queue, or just taken from it
@@ -241,7 +277,7 @@ class _Crew:
         #: set when undelivered is 0, and when a thread has ended
         self.changed = Event()
         self.orphaned = False
-        _crews.add(self)
+        _crews.add(ref(self, _crews.discard))
 
     def add(self, call: _Call, owner: Any) -> None:
         """Have a worker make the call. RuntimeError if there is none and no thread can be started."""
@@ -279,10 +315,9 @@ class _Crew:
     def dismiss(self, remaining: int) -> None:
         """Have all workers but ``remaining`` leave after the calls that are in the queue now."""
         with self.lock:
-            surplus = max(self.size - self.quitting - remaining, 0)
-            self.quitting += surplus
-        for _ in range(surplus):
-            self.queue.put(None)
+            while self.size - self.quitting > remaining:
+                self.quitting += 1
+                self.queue.put(None)
 
     def may_leave(self, dismissed: bool) -> bool:
         """A worker has been dismissed or has been idle for long: may it leave? If so it is out of ``size``."""
@@ -290,17 +325,18 @@ class _Crew:
             self.size -= 1
             if self.orphaned:
                 self.queue.put(None)
-                return True
-            if dismissed:
-                self.quitting -= 1
-            if (
-                self.queue.qsize() > self.quitting  # there are calls, not only dismissals
-                and self.unfinished > self.size - self.quitting
-                and self.size < self.maxsize
-            ):
+                needed = self.unfinished > self.size
+            else:
+                if dismissed:
+                    self.quitting -= 1
+                needed = (
+                    self.queue.qsize() > self.quitting  # there are calls, not only dismissals
+                    and self.unfinished > self.size - self.quitting
+                    and self.size < self.maxsize
+                )
+            if needed:
                 self.size += 1
-                return False
-            return True
+            return not needed
 
     def orphan(self) -> None:
         """Nobody will add a call any more. May be called at any point of any thread: takes no lock."""
@@ -393,11 +429,10 @@ def _print_failure(stream: Any) -> None:
 
 def _end_hubs() -> None:
     """Destroy the hubs that calls have made in this thread."""
-    for hub in (*hub_local.aside, hub_local.hub):
+    aside, hub_local.aside = hub_local.aside, ()
+    for hub in (*aside, hub_local.hub):
         if hub is not None and hub.loop is not None:
             hub.destroy(destroy_loop=True)
-    hub_local.aside = ()
-    hub_local.hub = None
 
 
 class _WorkerGreenlet(greenlet):
@@ -543,7 +578,7 @@ class ThreadPool(GroupMappingMixin):
         # One call more than there are threads may wait, so that a thread finds its next one at once.
         self._slots = Semaphore(maxsize + 1)
         self._flights = _Flights(self.hub)
-        _owners.add(self)
+        _register(self)
 
     def __del__(self) -> None:
         crew = getattr(self, "_crew", None)
@@ -588,6 +623,7 @@ class ThreadPool(GroupMappingMixin):
 
     @size.setter
     def size(self, value: int) -> None:
+        value = index(value)
         if value < 0:
             raise ValueError(f"Size of the pool cannot be negative: {value!r}")
         if value > self.maxsize:
@@ -624,6 +660,11 @@ class ThreadPool(GroupMappingMixin):
         InvalidThreadUseError in another thread than that of the pool's hub. A coroutine function may be
         given, too; it runs on a loop of the thread's own.
         """
+        result: AsyncResult[Any] = AsyncResult()
+        self._submit(func, args, kwargs, result)
+        return result
+
+    def _submit(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         if get_ident() != self._thread:
             raise InvalidThreadUseError(
                 f"{self!r}.spawn() was called in the thread {get_ident():#x}; a pool belongs to the thread of its "
@@ -635,11 +676,7 @@ class ThreadPool(GroupMappingMixin):
             self.hub = hub
             self._flights = _Flights(hub)
         slots = self._slots
-        if slots.counter > 0:  # atomic
-            slots.counter -= 1
-        else:
-            slots.acquire()
-        result: AsyncResult[Any] = AsyncResult()
+        slots.acquire()
         call = _Call(func, args, kwargs, result, self._flights, slots)
         if config.inherit_context:
             call.context = copy_context()
@@ -648,7 +685,23 @@ class ThreadPool(GroupMappingMixin):
         except BaseException:
             slots.release()
             raise
-        return result
+
+    def apply(
+        self,
+        func: Callable[..., T],
+        args: Sequence[Any] | None = None,
+        kwds: Mapping[str, Any] | None = None,
+    ) -> T:
+        """Have a thread call ``func(*args, **kwds)``, wait for it and return its result, or raise what it raised.
+
+        In other threads than that of the pool's hub, so in the pool's own, ``func`` is called at once and
+        in place. Blocks the greenlet. One that is killed, or has a Timeout, leaves the call to the thread.
+        """
+        if get_ident() != self._thread:
+            return super().apply(func, args, kwds)
+        answer = _Answer()  # refuses where nothing may block, before anything has begun
+        self._submit(func, args or (), kwds or {}, answer)
+        return answer.get()  # type: ignore[no-any-return]
 
     def apply_e(
         self,
@@ -951,7 +1004,7 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
         self.hub = get_hub_if_exists()
         self._flights: _Flights | None = None
         self._crew = _Crew(self._max_workers, -1)
-        _owners.add(self)
+        _register(self)
 
     def __del__(self) -> None:
         crew = getattr(self, "_crew", None)
@@ -1024,8 +1077,15 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
 # -- the process ---------------------------------------------------------------------------------------
 
 
+def _register(owner: Any) -> None:
+    _owners.add(ref(owner, _owners.discard))
+    # anew for each: before the hub is taken down, which would wait for its pool
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
+
+
 def _after_fork() -> None:
-    for owner in tuple(_owners):
+    for owner in _living(_owners):
         owner._on_fork()
 
 
@@ -1037,7 +1097,7 @@ def _at_exit() -> None:
     """
     global _exiting
     _exiting = True
-    crews = tuple(_crews)
+    crews = _living(_crews)
     for crew in crews:
         crew.orphan()
     pause = allocate_lock()
@@ -1047,6 +1107,5 @@ def _at_exit() -> None:
         pause.acquire(True, 0.0005)
 
 
-atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -139,8 +139,6 @@ def _nothing() -> None:
 class Engine:
     """The ready queue, the timers and the poller of one asyncio loop."""
 
-    #: ``reap(engine, result or exception)``: ends a greenlet that has no frame to do it itself
-    reap: Callable[[Any, Any], bool]
     #: how many threads exist that only wait for work of ours; the thread pool sets it
     idle_threads: Callable[[], int] = staticmethod(int)
     #: Receives ``handle_error(context, type, value, tb)``; None: print.
@@ -165,8 +163,6 @@ class Engine:
         self.draining = False
         self.to_runner: Callable[[], Any] = _nothing  # switch to the greenlet that drains
         self.entry: Callable[[], None] = self._own_round
-        #: greenlets that run a function in C and are blocked in it (see bridge.greenlet)
-        self.frameless: set[Any] = set()
         #: callables run at the beginning and at the end of each drain (prepare and check watchers)
         self.before: list[Callable[[], None]] = []
         self.after: list[Callable[[], None]] = []
@@ -319,16 +315,11 @@ class Engine:
                     self._drop_stale(item)
                     continue
                 try:
-                    came = item.switch()
+                    item.switch()
                 except GreenletExit:
                     raise
-                except BaseException as e:
-                    if not self.frameless or not self.reap(e):
-                        self.handle_error(item, *sys.exc_info())
-                else:
-                    if self.frameless:
-                        self.reap(came)
-                    came = None
+                except BaseException:
+                    self.handle_error(item, *sys.exc_info())
         except GreenletExit:
             # Thrown into the hub itself (a raw greenlet turns its own into a value): the hub is to end.
             self.stopping = True

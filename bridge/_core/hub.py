@@ -291,8 +291,8 @@ class Hub(greenlet):
             text += f"{now} {context} failed with {getattr(t, '__name__', 'exception')}\n\n"
         try:
             stream.write(text)
-        except (OSError, ValueError):
-            pass  # stderr is closed: nowhere is left to say it
+        except Exception:
+            pass  # stderr is closed or broken: nowhere is left to say it
 
     @property
     def exception_stream(self) -> Any:

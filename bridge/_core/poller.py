@@ -16,6 +16,12 @@ wrong about what is registered. Whoever owns a socket calls :meth:`Poller.forget
 bare numbers we cannot know: :meth:`Poller.add` with ``trust`` false asks the kernel again (one
 ``epoll_ctl``) and registers anew on ENOENT.
 
+*Ghosts.* Worse, where a duplicate lives on (in a forked child, say), the kernel goes on reporting the closed
+file under the old number, and no ``epoll_ctl`` can reach that registration any more. A ghost betrays itself
+by an event for a number that is not registered, or not for that event; where the number is in use
+again for the same event, a registration that was once found gone is *doubtful*, and its events are checked
+by a ``poll()`` of the fd itself. A ghost seen means a new epoll instance.
+
 *Fork.* The instance is shared with the child, which may only close it: :meth:`Poller.after_fork`.
 
 The callback of the loop only appends to the ready queue (see :mod:`.engine`). Where there is no epoll, each
@@ -31,20 +37,33 @@ from typing import Any
 
 from .engine import Engine
 
-__all__ = ["READ", "WRITE", "Interest", "Poller"]
+__all__ = ["PRIORITY", "READ", "WRITE", "Interest", "Poller"]
 
 #: The bits of gevent's watchers.
 READ = 1
 WRITE = 2
+#: Urgent data; only where there is epoll. Not part of READ: recv() would not take it, and not block.
+PRIORITY = 4
+
+_ALL = READ | WRITE | PRIORITY
 
 _IN = getattr(select, "EPOLLIN", 1)
 _OUT = getattr(select, "EPOLLOUT", 4)
 _PRI = getattr(select, "EPOLLPRI", 2)
 _BROKEN = getattr(select, "EPOLLERR", 8) | getattr(select, "EPOLLHUP", 16)
 
+# Taken now: monkey patching removes the one and replaces the other.
+_new_epoll: Any = getattr(select, "epoll", None)
+_new_poll: Any = getattr(select, "poll", None)
+
+#: What a backend says of a registration.
+_DONE = 0
+_ALWAYS = 1  #: a regular file: never blocks, and epoll does not take it
+_ANEW = 2  #: what we believed to be registered was not
+
 
 class Interest:
-    """Somebody who wants to know when ``fd`` is ready for ``events`` (READ, WRITE or both).
+    """Somebody who wants to know when ``fd`` is ready for ``events`` (READ, WRITE, PRIORITY).
 
     ``fire(events)`` is called in a callback of the loop for every poll that finds it ready, until the
     interest is removed; it must not switch and must not raise.
@@ -63,10 +82,11 @@ class Interest:
 class _Registration:
     """What is known of one fd number."""
 
-    __slots__ = ("interests", "mask")
+    __slots__ = ("doubtful", "interests", "mask")
 
     def __init__(self) -> None:
-        self.mask = 0  # what we believe the kernel watches for us: READ | WRITE
+        self.mask = 0  # what we believe the kernel watches for us: READ | WRITE | PRIORITY
+        self.doubtful = False  # see "Ghosts" above
         self.interests: list[Interest] = []
 
     def wanted(self) -> int:
@@ -83,9 +103,9 @@ class Poller:
         self.engine = engine
         self.fds: dict[int, _Registration] = {}
         self._refs = 0
-        self._backend: _Epoll | _LoopReaders = (
-            _Epoll(self) if hasattr(select, "epoll") else _LoopReaders(self)
-        )
+        #: called with each fd that :meth:`forget` is told of
+        self.closing: list[Callable[[int], object]] = []
+        self._backend: _Epoll | _LoopReaders = _Epoll(self) if _new_epoll is not None else _LoopReaders(self)
 
     def fileno(self) -> int:
         """The fd of the epoll instance, -1 without one."""
@@ -109,17 +129,18 @@ class Poller:
         if not trust or interest.events & ~reg.mask:
             mask = reg.wanted() | interest.events | (reg.mask if trust else 0)
             try:
-                always = self._backend.watch(fd, mask, known=reg.mask != 0)
-            except OSError:
+                found = self._backend.watch(fd, mask, known=reg.mask != 0)
+            except BaseException:  # whatever is raised for what is no fd at all, too
                 if not reg.interests:
                     del self.fds[fd]
                 raise
-            if always:
-                # a regular file: never blocks, and epoll does not take it
+            if found == _ALWAYS:
                 if not reg.interests:
                     del self.fds[fd]
                 self._fire_soon(interest)
                 return
+            if found == _ANEW:
+                reg.doubtful = True
             reg.mask = mask
         reg.interests.append(interest)
         interest.active = True
@@ -153,7 +174,10 @@ class Poller:
                 self._narrow(interest.fd, reg)
 
     def forget(self, fd: int) -> list[Interest]:
-        """The fd is about to be closed: drop it; returns who still waited, removed."""
+        """The fd is about to be closed: drop it; returns who still waited, removed but not told."""
+        if self.closing:
+            for hook in tuple(self.closing):
+                hook(fd)
         reg = self.fds.pop(fd, None)
         if reg is None:
             return []
@@ -170,7 +194,8 @@ class Poller:
         wanted = reg.wanted()
         if wanted:
             try:
-                self._backend.watch(fd, wanted, known=True)
+                if self._backend.watch(fd, wanted, known=True) == _ANEW:
+                    reg.doubtful = True
                 reg.mask = wanted
                 return
             except OSError:
@@ -183,11 +208,17 @@ class Poller:
         if not reg.interests:
             self.fds.pop(fd, None)
 
-    def ready(self, fd: int, events: int) -> None:
-        """The backend found ``fd`` ready for ``events``."""
+    def ready(self, fd: int, events: int, broken: bool = False) -> None:
+        """The backend found ``fd`` ready for ``events``, or (``broken``) that it is in error."""
         reg = self.fds.get(fd)
         if reg is None:
-            self._backend.unwatch(fd)
+            if not self._backend.unwatch(fd):
+                self._renew()
+            return
+        if broken:
+            events = _ALL
+        if (not broken and events & ~reg.mask) or (reg.doubtful and not _is_ready(fd, reg.mask)):
+            self._renew()
             return
         unwanted = events & reg.mask
         for interest in tuple(reg.interests):
@@ -198,12 +229,21 @@ class Poller:
         if unwanted:
             self._narrow(fd, reg)
 
+    def _renew(self) -> None:
+        """There is a ghost in the epoll instance: take another one."""
+        self._backend.close()
+        self._watch_anew()
+
     def after_fork(self) -> None:
         """In a forked child: leave the parent's epoll instance alone, watch everything anew."""
         self._backend.abandon()
+        self._watch_anew()
+
+    def _watch_anew(self) -> None:
         self._backend = type(self._backend)(self)
         for fd, reg in list(self.fds.items()):
             reg.mask = 0
+            reg.doubtful = False
             wanted = reg.wanted()
             if not wanted:
                 del self.fds[fd]
@@ -212,6 +252,7 @@ class Poller:
                 self._backend.watch(fd, wanted, known=False)
                 reg.mask = wanted
             except OSError:
+                # closed behind our back: those who wait shall try and see the error
                 for interest in list(reg.interests):
                     self.engine.call(interest.fire, interest.events)
 
@@ -221,6 +262,18 @@ class Poller:
         self.fds.clear()
 
 
+def _is_ready(fd: int, mask: int) -> bool:
+    """Ask the file itself; true also for what is no fd any more."""
+    probe = _new_poll()
+    probe.register(fd, _bits(mask))
+    return bool(probe.poll(0))
+
+
+def _bits(mask: int) -> int:
+    # epoll and poll have the same bits
+    return (_IN if mask & READ else 0) | (_OUT if mask & WRITE else 0) | (_PRI if mask & PRIORITY else 0)
+
+
 class _Epoll:
     """Linux."""
 
@@ -228,47 +281,53 @@ class _Epoll:
 
     def __init__(self, poller: Poller) -> None:
         self.poller = poller
-        self.epoll = select.epoll()
+        self.epoll = _new_epoll()
         self._registered = poller.engine.aio
         self._registered.add_reader(self.epoll.fileno(), self._on_ready)
 
     def fileno(self) -> int:
-        return self.epoll.fileno()
+        return int(self.epoll.fileno())
 
-    def watch(self, fd: int, mask: int, known: bool) -> bool:
-        events = (_IN | _PRI if mask & READ else 0) | (_OUT if mask & WRITE else 0)
+    def watch(self, fd: int, mask: int, known: bool) -> int:
+        events = _bits(mask)
+        found = _DONE
         try:
             if known:
                 try:
                     self.epoll.modify(fd, events)
-                    return False
+                    return found
                 except OSError as e:
                     if e.errno != errno.ENOENT:
                         raise
+                    found = _ANEW
             try:
                 self.epoll.register(fd, events)
             except FileExistsError:
                 self.epoll.modify(fd, events)
         except PermissionError:
-            return True
-        return False
+            return _ALWAYS
+        return found
 
-    def unwatch(self, fd: int) -> None:
+    def unwatch(self, fd: int) -> bool:
+        """Stop watching; False if the kernel knows of no such registration."""
         try:
             self.epoll.unregister(fd)
         except (OSError, ValueError):
-            # closed already, and so forgotten by the kernel: nothing to undo
-            pass
+            # closed already: forgotten by the kernel, or a ghost from now on
+            return False
+        return True
 
     def _on_ready(self) -> None:
         ready = self.poller.ready
         for fd, events in self.epoll.poll(0):
             mask = 0
-            if events & (_IN | _PRI | _BROKEN):
-                mask |= READ
-            if events & (_OUT | _BROKEN):
+            if events & _IN:
+                mask = READ
+            if events & _OUT:
                 mask |= WRITE
-            ready(fd, mask)
+            if events & _PRI:
+                mask |= PRIORITY
+            ready(fd, mask, events & _BROKEN != 0)
 
     def abandon(self) -> None:
         self.epoll.close()
@@ -293,7 +352,7 @@ class _LoopReaders:
     def fileno(self) -> int:
         return -1
 
-    def watch(self, fd: int, mask: int, known: bool) -> bool:
+    def watch(self, fd: int, mask: int, known: bool) -> int:
         before = self._watched.get(fd, 0) if known else 0
         try:
             if mask & READ and not before & READ:
@@ -301,19 +360,20 @@ class _LoopReaders:
             if mask & WRITE and not before & WRITE:
                 self.aio.add_writer(fd, self.poller.ready, fd, WRITE)
         except PermissionError:
-            return True
+            return _ALWAYS
         if before & READ and not mask & READ:
             self.aio.remove_reader(fd)
         if before & WRITE and not mask & WRITE:
             self.aio.remove_writer(fd)
         self._watched[fd] = mask
-        return False
+        return _DONE
 
-    def unwatch(self, fd: int) -> None:
+    def unwatch(self, fd: int) -> bool:
         mask = self._watched.pop(fd, 0)
         if mask and not self.aio.is_closed():
             self.aio.remove_reader(fd)
             self.aio.remove_writer(fd)
+        return True
 
     def abandon(self) -> None:
         self._watched.clear()

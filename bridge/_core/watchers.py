@@ -13,12 +13,13 @@ from __future__ import annotations
 import os
 import signal as _signal
 import sys
-import threading
+from _thread import get_ident
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 from .callbacks import Callback
+from .children import ChildWatch, need_statuses
 from .engine import Engine
 from .engine import Timer as _HeapEntry
 from .poller import READ, WRITE, Interest, Poller
@@ -27,6 +28,10 @@ __all__ = [
     "EVENTS", "MAXPRI", "MINPRI", "READ", "WRITE",
     "async_", "check", "child", "fork", "idle", "io", "loop", "prepare", "signal", "stat", "timer", "watcher",
 ]  # fmt: skip
+
+# Taken now: monkey patching replaces the names in signal by ours.
+_set_signal = _signal.signal
+_getsignal = _signal.getsignal
 
 #: Passed to a watcher's start() as an argument that stands for the events that happened.
 EVENTS = type("GEVENT_CORE_EVENTS", (), {"__repr__": lambda self: "gevent.core.EVENTS"})()
@@ -404,7 +409,7 @@ class async_(watcher):
     def send(self) -> None:
         """Have the callback called in the loop's thread. From any thread; never blocks."""
         self._sent = True
-        if threading.get_ident() == self.loop.thread_ident:
+        if get_ident() == self.loop.thread_ident:
             self._arrived()
         else:
             self.loop.append_threadsafe(Callback(self._arrived, ()))
@@ -517,7 +522,7 @@ class _Signals:
         there = self.watchers.setdefault(w.signum, [])
         if not there:
             try:
-                self.previous[w.signum] = _signal.signal(w.signum, self.handle)
+                self.previous[w.signum] = _set_signal(w.signum, self.handle)
             except BaseException:
                 del self.watchers[w.signum]
                 raise
@@ -531,87 +536,99 @@ class _Signals:
             del self.watchers[w.signum]
             previous = self.previous.pop(w.signum)
             # only what we have set ourselves; bound methods are equal, not identical
-            if _signal.getsignal(w.signum) == self.handle:
-                _signal.signal(w.signum, _signal.SIG_DFL if previous is None else previous)
+            if _getsignal(w.signum) == self.handle:
+                _set_signal(w.signum, _signal.SIG_DFL if previous is None else previous)
+
+    def get_beneath(self, signum: int) -> Any:
+        """The handler of the program, whether or not watchers are in front of it."""
+        if signum in self.watchers:
+            return self.previous[signum]
+        return _getsignal(signum)
+
+    def set_beneath(self, signum: int, handler: Any) -> None:
+        """Set the handler of the program, but leave watchers in front of it."""
+        if signum in self.watchers and _getsignal(signum) == self.handle:
+            self.previous[signum] = handler
+        else:
+            _set_signal(signum, handler)
 
     def handle(self, signum: int, frame: object) -> None:
         # A signal handler: it must not switch, and the loop may be blocked in select(): the thread-safe
         # way in wakes it.
         for w in tuple(self.watchers.get(signum, ())):
             w.loop.wake_from_signal(w._deliver)
+        if signum in _SHARED:
+            previous = self.previous.get(signum)
+            if callable(previous):
+                previous(signum, frame)
 
 
+#: A watcher takes a signal away from the program's handler, as in gevent. But SIGCHLD comes because of
+#: others too, and gevent has the program's handler and its own watchers side by side.
+_SHARED = frozenset({getattr(_signal, "SIGCHLD", None)})
 _signals = _Signals()
 
 
 class child(watcher):
-    """A call when the child process ``pid`` has ended; ``rstatus`` is its wait status then."""
+    """A call when the child process ``pid`` has ended; ``rstatus`` is its wait status then.
+
+    On every loop and in every thread, unlike in gevent. The child is reaped. If somebody else has
+    called the real ``waitpid`` for it, the status is unknown and 0.
+    """
 
     _shown = ("pid", "rstatus")
 
     def __init__(
         self, loop: loop, pid: int, trace: int = 0, ref: bool = True, priority: int | None = None
     ) -> None:
-        if not loop.default:
-            raise TypeError("child watchers are only available on the default loop")
         if pid <= 0:
-            raise ValueError(f"pid must be positive: {pid!r}")
-        self._pid = pid
+            raise ValueError(f"loop.child(pid={pid!r}): the pid of one child is needed, a positive number")
         self.rpid = 0
         self.rstatus = 0
-        self._pidfd: int | None = None
-        self._interest: Interest | None = None
+        #: true if it has ended, but somebody else has taken its status
+        self.stolen = False
+        self._watch = ChildWatch(loop, pid, self._told, ref)
         super().__init__(loop, ref, priority)
 
     @property
     def pid(self) -> int:
         """The process that is watched."""
-        return self._pid
+        return self._watch.pid
 
     def _begin(self) -> None:
-        # pidfd: no SIGCHLD handler needed, no other child is touched, nothing to race with
-        if hasattr(os, "pidfd_open"):
-            try:
-                self._pidfd = os.pidfd_open(self._pid)
-            except ProcessLookupError:
-                self.loop.call(self._ended, 0)
-                return
-            self._interest = Interest(self._pidfd, READ, self._ended, ref=False)
-            self.loop.get_poller().add(self._interest)
-        else:
-            threading.Thread(target=self._wait_in_thread, args=(self.loop,), daemon=True).start()
-
-    def _wait_in_thread(self, loop: loop) -> None:
-        try:
-            pid, status = os.waitpid(self._pid, 0)
-        except ChildProcessError:
-            pid, status = 0, 0
-        loop.append_threadsafe(Callback(self._set, (pid, status)))
-
-    def _ended(self, _revents: int) -> None:
-        self._release()
-        try:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-        except ChildProcessError:
-            # somebody else has reaped it: the status is theirs
-            pid, status = self._pid, 0
-        self._set(pid, status)
-
-    def _set(self, pid: int, status: int) -> None:
-        if self._active:
-            self.rpid, self.rstatus = pid, status
-            self._queue()
-
-    def _release(self) -> None:
-        if self._interest is not None and self._pidfd is not None:
-            poller = self.loop.get_poller()
-            poller.remove(self._interest)
-            poller.forget(self._pidfd)
-            os.close(self._pidfd)
-            self._interest = self._pidfd = None
+        self.loop.install_sigchld()
+        self._watch.start()
 
     def _end(self) -> None:
-        self._release()
+        self._watch.stop()
+
+    # the watch counts for us
+    def _hold(self) -> None:
+        pass
+
+    def _unhold(self) -> None:
+        pass
+
+    @property
+    def ref(self) -> bool:
+        """Whether this watcher, while active, is a reason for the loop to go on."""
+        return self._ref
+
+    @ref.setter
+    def ref(self, value: bool) -> None:
+        if bool(value) != self._ref:
+            self._ref = self._watch.ref = bool(value)
+            if self._watch.started:
+                self._watch.stop()
+                self._watch.start()
+
+    def _told(self, status: int | None) -> None:
+        self.rpid = self._watch.pid
+        if status is None:
+            self.stolen = True
+        else:
+            self.rstatus = status
+        self._queue()
 
 
 class stat(watcher):
@@ -629,9 +646,7 @@ class stat(watcher):
     ) -> None:
         self.path = os.fspath(path)
         self._paths = os.fsencode(self.path)
-        # libev's default is 5 s where it has no inotify, and 0.1 s is its least
         self.interval = interval
-        self._period = max(interval, 0.1) if interval else 0.5
         self.attr: os.stat_result | None = None
         self.prev: os.stat_result | None = None
         self._entry: _HeapEntry | None = None
@@ -646,11 +661,13 @@ class stat(watcher):
         return found if found.st_nlink else None
 
     def _begin(self) -> None:
+        # libev's own are 5 s, for where it has no inotify, and 0.1 s at the least
+        self.interval = max(self.interval, 0.1) if self.interval else 0.5
         self.attr = self._look()
         self._set()
 
     def _set(self) -> None:
-        self._entry = self.loop.call_at(monotonic() + self._period, stat._due, self, self._ref)
+        self._entry = self.loop.call_at(monotonic() + self.interval, stat._due, self, self._ref)
 
     def _due(self) -> None:
         self._set()
@@ -664,6 +681,15 @@ class stat(watcher):
             self.loop.cancel(self._entry)
             self._entry = None
 
+    # the timer counts for us
+    def _hold(self) -> None:
+        if self._entry is not None:
+            self._entry[4] = self._ref
+
+    def _unhold(self) -> None:
+        if self._entry is not None:
+            self._entry[4] = False
+
 
 class loop(Engine):
     """gevent's event loop API.
@@ -674,6 +700,9 @@ class loop(Engine):
 
     MINPRI = MINPRI
     MAXPRI = MAXPRI
+
+    #: ``hook(loop, begins)``, called when an owned loop begins to run, in its first drain, and when it ends
+    run_hooks: ClassVar[list[Callable[[loop, bool], None]]] = []
 
     def __init__(
         self, flags: object = None, default: bool | None = None, *, aio: Any = None, owned: bool = True
@@ -722,8 +751,8 @@ class loop(Engine):
 
     def wake_from_signal(self, func: Callable[[], Any]) -> None:
         """Have ``func`` called in the hub; may be called from a signal handler."""
-        self.ready.append(Callback(func, ()))
-        if not self.destroyed:
+        if not self.destroyed and not self.aio.is_closed():
+            self.ready.append(Callback(func, ()))
             self.aio.call_soon_threadsafe(self._arm_again)
 
     # -- life
@@ -741,6 +770,17 @@ class loop(Engine):
             if self._break_once in self.after:
                 self.after.remove(self._break_once)
             self.update_now()
+
+    def run_owned(self) -> None:
+        """Run the loop in the current greenlet until nothing is left to do or it is stopped."""
+        hooks = tuple(self.run_hooks)
+        for hook in hooks:
+            self.ready.appendleft(Callback(hook, (self, True)))
+        try:
+            super().run_owned()
+        finally:
+            for hook in hooks:
+                hook(self, False)
 
     def _break_at_end(self, _ignored: object) -> None:
         self.stopping = True
@@ -815,8 +855,13 @@ class loop(Engine):
         return poller
 
     def closing_fd(self, fd: int) -> bool:
-        """An fd is about to be closed: forget it. True if somebody was still watching it."""
-        return self.poller is not None and bool(self.poller.forget(fd))
+        """An fd is about to be closed: forget it, and wake who waits for it. True if somebody did."""
+        if self.poller is None:
+            return False
+        waiting = self.poller.forget(fd)
+        for interest in waiting:
+            interest.fire(interest.events)
+        return bool(waiting)
 
     # -- information
 
@@ -857,7 +902,11 @@ class loop(Engine):
         return self.poller.fileno() if self.poller is not None else None
 
     def install_sigchld(self) -> None:
-        """Nothing to do: children are watched without SIGCHLD."""
+        """Make sure that the statuses of children can be had: SIGCHLD must not be ignored.
+
+        Nothing else is to be done, as children are watched without SIGCHLD.
+        """
+        need_statuses()
 
     def reset_sigchld(self) -> None:
         """Nothing to do: children are watched without SIGCHLD."""
