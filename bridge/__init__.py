@@ -16,6 +16,7 @@ from ._aio.portal import install_task_factory, portal
 from ._config import config
 from ._convert import async_context, async_iter, async_to_sync, sync_to_async
 from ._dropin import install_as_gevent
+from ._joining import iwait, wait
 from ._running import run
 from .greenlet import Greenlet, joinall, killall
 from .hub import (
@@ -23,13 +24,11 @@ from .hub import (
     get_hub,
     getcurrent,
     idle,
-    iwait,
     kill,
     reinit,
     signal_handler,
     sleep,
     spawn_raw,
-    wait,
 )
 from .timeout import Timeout, with_timeout
 

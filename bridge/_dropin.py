@@ -29,12 +29,17 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # 8 ms at run time: it imports importlib.resources, tempfile and zipfile
+    from importlib.abc import InspectLoader, Loader, MetaPathFinder
+else:
+    InspectLoader = Loader = MetaPathFinder = object
 
 __all__ = ["install_as_gevent"]
 
@@ -153,6 +158,9 @@ class _Alias(InspectLoader):
     def __init__(self, real: ModuleSpec) -> None:
         self.real = real
 
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
     def exec_module(self, module: ModuleType) -> None:
         # The import system takes from sys.modules what it finds there after this. Handing out the real
         # module from create_module() would have it write our spec into that module.
@@ -170,10 +178,10 @@ class _Alias(InspectLoader):
         return self.real.submodule_search_locations is not None
 
     def _inspect(self) -> InspectLoader:
-        loader = self.real.loader
-        if not isinstance(loader, InspectLoader):
+        loader: Any = self.real.loader
+        if not hasattr(loader, "get_code"):
             raise ImportError(f"{loader!r} cannot show the code of {self.real.name}", name=self.real.name)
-        return loader
+        return loader  # type: ignore[no-any-return]
 
 
 class _SpawnLoader(Loader):

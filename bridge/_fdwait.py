@@ -7,19 +7,20 @@ Theory of operation
 Nothing is assumed about the fd between two waits (``trust`` false): it may have been closed and its number
 used again.
 
-*Many fds*: 500 registrations for each call of ``select`` would cost as much as gevent's 500 watchers. So a set
-of fds is an epoll instance of its own, kept from one wait to the next, and for the hub's poller it is one
-fd: :class:`FdSet`. A set of up to ``FEW`` fds, and where there is no epoll every set, is waited for fd by fd.
+*Many fds*: 500 registrations for each call of ``select`` would cost as much as gevent's 500 watchers. So a
+set of fds is an epoll instance of its own, kept from one wait to the next, and for the hub's poller it is one
+fd: :class:`FdSet`. A set of up to ``FEW`` fds, and where there is no epoll every set, is waited for fd by
+fd.
 
-*An epoll instance only tells when to look.* What is ready says a probe, which is the real ``select`` or ``poll``
-with a timeout of zero: so order, duplicates, error codes and closed fds are those of the standard library.
+*An epoll instance only tells when to look.* What is ready says a probe, which is the real ``select`` or
+``poll`` with a timeout of zero: so order, duplicates, error codes and closed fds are the standard library's.
 A wake-up after which the probe finds nothing (another greenlet was faster) goes on waiting.
 
 *A kept set may be wrong*: the kernel drops an fd from it when the fd is closed, and does not notice that the
 number is in use again. A wait that lasts longer than ``SURE`` seconds therefore asks for each fd again; what
 became ready by then, and was missed, is noticed then, as epoll is level-triggered here. The other way
-round, where a duplicate of a closed fd lives on, epoll reports what the probe cannot see: a set that cries wolf
-twice is made anew, and if that does not help the wait falls back to looking from time to time.
+round, where a duplicate of a closed fd lives on, epoll reports what the probe cannot see: a set that cries
+wolf twice is made anew, and if that does not help the wait falls back to looking from time to time.
 
 *Fork*: an epoll instance is shared with a forked child, which may only close it. Each set knows the
 generation of the process it was made in.
@@ -30,7 +31,7 @@ from __future__ import annotations
 import errno
 import os
 import select as _select
-from _thread import _local
+from _thread import _local, get_ident
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, Protocol, TypeVar
@@ -46,9 +47,9 @@ __all__ = [
     "get_fileno",
     "let_others_run",
     "wait_fd",
-    "wait_ready",
     "wait_read",
     "wait_readwrite",
+    "wait_ready",
     "wait_write",
 ]
 
@@ -74,6 +75,9 @@ OUT = getattr(_select, "POLLOUT", 4)
 ERR = getattr(_select, "POLLERR", 8)
 HUP = getattr(_select, "POLLHUP", 16)
 NVAL = getattr(_select, "POLLNVAL", 32)
+
+#: What the poller can wait for, too.
+_PLAIN = IN | PRI | OUT
 
 _UNSET: Any = object()
 
@@ -228,7 +232,7 @@ class _Few:
         broken = False
         try:
             for fd, mask in self.masks.items():
-                interest = Interest(fd, _as_events(mask), wait_wake(wait))
+                interest = Interest(fd, _as_events(mask), _Ready(wait))
                 try:
                     poller.add(interest)
                 except OSError as e:
@@ -249,11 +253,6 @@ class _Few:
         """Nothing is kept that could be wrong."""
 
 
-def wait_wake(wait: Wait) -> Callable[[int], None]:
-    """An interest's ``fire`` that wakes ``wait``."""
-    return _Ready(wait)
-
-
 def _as_events(mask: int) -> int:
     events = (READ if mask & IN else 0) | (WRITE if mask & OUT else 0) | (PRIORITY if mask & PRI else 0)
     # errors and hang-ups are reported to everybody
@@ -263,12 +262,15 @@ def _as_events(mask: int) -> int:
 class FdSet:
     """Some fds with masks of poll() bits, whose readiness is that of one fd: an epoll instance."""
 
-    __slots__ = ("__weakref__", "_epoll", "_generation", "_unsure", "_waits", "masks")
+    __slots__ = ("_epoll", "_generation", "_missing", "_unsure", "_waits", "always", "masks")
 
     def __init__(self) -> None:
         self.masks: dict[int, int] = {}
-        self._waits: list[Wait] = []
+        #: regular files, which are always ready, and which epoll does not take
+        self.always: set[int] = set()
         self._unsure: set[int] = set()
+        self._missing: set[int] = set()
+        self._waits: list[Wait] = []
         self._open()
 
     def _open(self) -> None:
@@ -276,49 +278,70 @@ class FdSet:
         self._generation = _generation
 
     def set(self, masks: dict[int, int]) -> None:
-        """Make the set hold exactly ``masks``."""
-        if self._generation != _generation:
-            self.renew()
+        """Make the set hold exactly ``masks``. Fds that are not open are kept in mind, and no error."""
+        self._check_fork()
         if masks != self.masks:
             for fd in self.masks.keys() - masks.keys():
-                self._drop(fd)
-            changed = masks.items() - self.masks.items()
-            self.masks = masks.copy()
-            for fd, mask in changed:
+                self.discard(fd)
+            for fd, mask in masks.items() - self.masks.items():
                 self._put(fd, mask)
 
-    def touch(self, fd: int) -> None:
-        """The number may mean another file from now on."""
-        self._unsure.add(fd)
-
-    def make_sure(self) -> bool:
-        """Ask the kernel again for every fd; true if something was not as we thought."""
-        modify = self._epoll.modify
-        found = False
-        for fd, mask in self.masks.items():
-            try:
-                modify(fd, mask)
-            except OSError as e:
-                found = self._put(fd, mask) or e.errno == errno.EBADF or found
-        return found
-
-    def _put(self, fd: int, mask: int) -> bool:
+    def add(self, fd: int, mask: int) -> None:
+        """Add ``fd``, or change its mask; OSError (EBADF) if it is not open."""
+        self._check_fork()
         try:
             try:
                 self._epoll.register(fd, mask)
             except FileExistsError:
                 self._epoll.modify(fd, mask)
-        except OSError:
-            # EPERM, a regular file: always ready, so the probe has found it, or it is not for anything that
-            # a regular file can be. EBADF: the probe says so.
-            return False
-        return True
+            self.always.discard(fd)
+        except PermissionError:
+            self.always.add(fd)
+        self.masks[fd] = mask
 
-    def _drop(self, fd: int) -> None:
+    def discard(self, fd: int) -> None:
+        """Remove ``fd``; nothing if it is not there."""
+        self._check_fork()
+        if self.masks.pop(fd, None) is not None and fd not in self.always:
+            try:
+                self._epoll.unregister(fd)
+            except OSError:
+                pass  # closed, and so forgotten by the kernel
+        self.always.discard(fd)
+
+    def touch(self, fd: int) -> None:
+        """The number may mean another file from now on."""
+        self._unsure.add(fd)
+
+    def ready(self) -> list[tuple[int, int]]:
+        """Fds with what they are ready for, as far as epoll knows; regular files too."""
+        self._check_fork()
+        found: list[tuple[int, int]] = self._epoll.poll(0, max(len(self.masks), 1))
+        if self.always:
+            found += [(fd, self.masks[fd] & (IN | OUT)) for fd in self.always]
+        return found
+
+    def make_sure(self) -> bool:
+        """Ask the kernel again for every fd; true if something was not as we thought."""
+        modify = self._epoll.modify
+        wrong = False
+        for fd, mask in self.masks.items():
+            try:
+                modify(fd, mask)
+            except OSError:
+                if fd not in self.always and (self._put(fd, mask) or fd not in self._missing):
+                    wrong = True
+                    self._missing.add(fd)  # or was missing, and is there again
+        return wrong
+
+    def _put(self, fd: int, mask: int) -> bool:
         try:
-            self._epoll.unregister(fd)
+            self.add(fd, mask)
         except OSError:
-            pass  # closed
+            self.masks[fd] = mask  # the probe will tell
+            return False
+        self._missing.discard(fd)
+        return True
 
     def renew(self) -> None:
         """Take another epoll instance."""
@@ -327,13 +350,20 @@ class FdSet:
         self._unsure.clear()
         for fd, mask in self.masks.items():
             self._put(fd, mask)
+        for wait in tuple(self._waits):
+            wait.wake()  # on the old instance; to wait anew
+
+    def _check_fork(self) -> None:
+        if self._generation != _generation:
+            # threads, and what waits in them, do not get into the child
+            self._waits = [w for w in self._waits if w.engine.thread_ident == get_ident()]
+            self.renew()
 
     def wait(self, timeout: float | None, wait: Wait) -> bool | None:
         """True if one is ready, False when the time is over, None if something has changed: probe again."""
-        if self._unsure:
-            for fd in self._unsure & self.masks.keys():
-                self._put(fd, self.masks[fd])
-            self._unsure.clear()
+        for fd in self._unsure & self.masks.keys():
+            self._put(fd, self.masks[fd])
+        self._unsure.clear()
         if timeout is None or timeout > SURE:
             if self._block(SURE, wait):
                 return True
@@ -362,6 +392,11 @@ class FdSet:
             self._waits.remove(wait)
             poller.closing.remove(closing)
             poller.remove(interest)
+
+    @property
+    def closed(self) -> bool:
+        """True after close()."""
+        return bool(self._epoll.closed)
 
     def close(self) -> None:
         """Let go of the epoll instance; those who wait are woken."""
@@ -414,7 +449,7 @@ def wait_ready(
     borrowed = False
     if kept is not None:
         fds = kept
-    elif _new_epoll is None or (len(masks) <= FEW and all(m & ~(IN | PRI | OUT) == 0 != m for m in masks.values())):
+    elif _new_epoll is None or (len(masks) <= FEW and not any(m & ~_PLAIN or not m for m in masks.values())):
         fds = _Few(masks)
     else:
         borrowed = True

@@ -70,7 +70,7 @@ class AbstractLinkable:
 
     def linkcount(self) -> int:
         """How many wait: greenlets, coroutines and callbacks."""
-        return self._line.count() if self._line else 0
+        return self._line.waiting() if self._line else 0
 
     def rawlink(self, callback: Callable[[Any], object]) -> None:
         """Have ``callback(self)`` called once in the hub when this becomes ready; it must not block.

@@ -251,6 +251,7 @@ class Greenlet(greenlet, Generic[T]):
                 self._see_end()
                 raise  # another's
             self._failed(e)
+            del self  # see run()
         else:
             if _has_ended(self):
                 self._ended(value)
@@ -274,6 +275,8 @@ class Greenlet(greenlet, Generic[T]):
 
     def _failed(self, exception: BaseException) -> None:
         if isinstance(exception, GreenletExit):
+            # a value from now on, which does not need the frames with all their variables
+            exception.__traceback__ = None
             self._ended(exception)
             return
         tb = exception.__traceback__
@@ -717,6 +720,7 @@ def _parent_of_frameless(g: Greenlet[Any]) -> None:
             raise  # meant for ourselves
         g.parent = hub
         g._failed(e)
+        del g  # see run()
     else:
         g.parent = hub
         g._ended(value)

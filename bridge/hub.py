@@ -129,6 +129,7 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
             loop.park()
         except BaseException:
             loop.unready(current)
+            del current  # the traceback refers to this frame: no cycle through it
             raise
     else:
         timer = loop.call_at(monotonic() + seconds, loop.ready.append, current, ref)
@@ -137,6 +138,7 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
         except BaseException:
             if not loop.cancel(timer):
                 loop.unready(current)
+            del current
             raise
 
 

@@ -296,9 +296,9 @@ class SimpleQueue(Generic[T]):
         if getattr(self, "_items", None):
             shown.append(f"queue={self.queue!r}")
         if self._getters:
-            shown.append(f"getters[{self._getters.count()}]")
+            shown.append(f"getters[{self._getters.waiting()}]")
         if self._putters:
-            shown.append(f"putters[{self._putters.count()}]")
+            shown.append(f"putters[{self._putters.waiting()}]")
         return " " + " ".join(shown) if shown else ""
 
     # -- putting
@@ -692,6 +692,8 @@ class _AsyncOffer(AsyncWait):
 
     __slots__ = ("item",)
 
+    item: Any
+
 
 class _Deposit:
     """An item that was left at a channel by somebody who could not wait (the hub)."""
@@ -732,15 +734,15 @@ class Channel(Generic[T]):
     def _format(self) -> str:
         shown = ""
         if self.getters:
-            shown += f" getters[{self.getters.count()}]"
+            shown += f" getters[{self.getters.waiting()}]"
         if self.putters:
-            shown += f" putters[{self.putters.count()}]"
+            shown += f" putters[{self.putters.waiting()}]"
         return shown
 
     @property
     def balance(self) -> int:
         """How many putters wait; negative: getters."""
-        return self.putters.count() - self.getters.count()
+        return self.putters.waiting() - self.getters.waiting()
 
     def qsize(self) -> int:
         """0"""

@@ -264,7 +264,12 @@ class Engine:
         else:
             came = self.to_runner()
         if came is not _NOTHING and type(came) is _Thrown:
-            raise came.exception
+            exception = came.exception
+            came = item = None
+            try:
+                raise exception
+            finally:
+                exception = None  # its traceback refers to this frame: no cycle through it
         return came
 
     def drain(self) -> None:
@@ -327,7 +332,7 @@ class Engine:
                 self.aio.stop()
             return
         finally:
-            item = None
+            item = callback = None  # a traceback may keep this frame
             self.draining = False
         for hook in self.after:
             hook()
@@ -552,8 +557,7 @@ class Engine:
                     self._bare_check = self.aio.call_at(handle.when(), self._bare_checked)
                 return True
         selector = getattr(self.aio, "_selector", None)
-        ours = {None if self.poller is None else self.poller.fileno(), getattr(self.aio, "_ssock", None)}
-        ours |= {s.fileno() for s in ours if hasattr(s, "fileno")}
+        ours: set[Any] = {-1 if self.poller is None else self.poller.fileno(), getattr(self.aio, "_ssock", None)}
         return selector is not None and any(
             key.fileobj not in ours and key.fd not in ours for key in selector.get_map().values()
         )

@@ -81,7 +81,9 @@ class Wait(Link):
 
     #: where it waits: the engine of the thread, or a portal, which has the same face
     engine: Any
-    greenlet: greenlet
+    greenlet: greenlet | None
+    #: who is to be switched to when the entry in the ready queue comes up
+    target: Any
     #: free for who made the wait
     item: Any
 
@@ -146,7 +148,8 @@ class Wait(Link):
 
     def _over(self) -> None:
         """The wait has ended otherwise than by its wake-up: cancel the one that may be queued."""
-        self.target = None
+        # not the greenlet either: this wait is in the traceback of what the greenlet may end with
+        self.target = self.greenlet = None
         self.woken = True  # a wake-up that comes later is for nobody
 
     def take_back(self) -> None:
@@ -268,7 +271,7 @@ class WaitLine(deque[Any]):
         if self and not (head := self[0]).woken:  # atomic
             head.wake()
 
-    def count(self) -> int:
+    def waiting(self) -> int:
         """How many are in line."""
         return len(self) - self.tombstones
 

@@ -50,8 +50,8 @@ class watcher:
     #: constructor arguments shown by repr
     _shown: tuple[str, ...] = ()
 
-    def __init__(self, loop: loop, ref: bool = True, priority: int | None = None) -> None:
-        self.loop: loop = loop
+    def __init__(self, loop: Loop, ref: bool = True, priority: int | None = None) -> None:
+        self.loop: Loop = loop
         self._ref = bool(ref)
         self._priority = 0
         self._callback: Callable[..., Any] | None = None
@@ -234,7 +234,7 @@ class io(watcher):
     _shown = ("fd", "events_str")
 
     def __init__(
-        self, loop: loop, fd: int, events: int, ref: bool = True, priority: int | None = None
+        self, loop: Loop, fd: int, events: int, ref: bool = True, priority: int | None = None
     ) -> None:
         if fd < 0:
             raise ValueError(f"fd must be non-negative: {fd!r}")
@@ -308,7 +308,7 @@ class timer(watcher):
 
     def __init__(
         self,
-        loop: loop,
+        loop: Loop,
         after: float = 0.0,
         repeat: float = 0.0,
         ref: bool = True,
@@ -494,7 +494,7 @@ class signal(watcher):
 
     _shown = ("signum",)
 
-    def __init__(self, loop: loop, signum: int, ref: bool = True, priority: int | None = None) -> None:
+    def __init__(self, loop: Loop, signum: int, ref: bool = True, priority: int | None = None) -> None:
         if not 0 < signum < _signal.NSIG:
             raise ValueError(f"illegal signal number: {signum!r}")
         self.signum = signum
@@ -579,7 +579,7 @@ class child(watcher):
     _shown = ("pid", "rstatus")
 
     def __init__(
-        self, loop: loop, pid: int, trace: int = 0, ref: bool = True, priority: int | None = None
+        self, loop: Loop, pid: int, trace: int = 0, ref: bool = True, priority: int | None = None
     ) -> None:
         if pid <= 0:
             raise ValueError(f"loop.child(pid={pid!r}): the pid of one child is needed, a positive number")
@@ -638,7 +638,7 @@ class stat(watcher):
 
     def __init__(
         self,
-        loop: loop,
+        loop: Loop,
         path: str | bytes | os.PathLike[Any],
         interval: float = 0.0,
         ref: bool = True,
@@ -702,7 +702,7 @@ class loop(Engine):
     MAXPRI = MAXPRI
 
     #: ``hook(loop, begins)``, called when an owned loop begins to run, in its first drain, and when it ends
-    run_hooks: ClassVar[list[Callable[[loop, bool], None]]] = []
+    run_hooks: ClassVar[list[Callable[[Loop, bool], None]]] = []
 
     def __init__(
         self, flags: object = None, default: bool | None = None, *, aio: Any = None, owned: bool = True
@@ -918,7 +918,8 @@ class loop(Engine):
 
     def _format_details(self) -> str:
         default = " default" if self.default else ""
-        return f"{self.backend}{default} pending={self.pendingcnt} ref={self.activecnt} fileno={self.fileno()}"
+        counts = f"pending={self.pendingcnt} ref={self.activecnt}"
+        return f"{self.backend}{default} {counts} fileno={self.fileno()}"
 
     def _format(self) -> str:
         return "destroyed" if self.destroyed else self._format_details()
@@ -977,4 +978,7 @@ class loop(Engine):
         return stat(self, path, interval, ref, priority)
 
 
-setattr(loop, "async", loop.async_)  # noqa: B010 - a keyword since 3.7; gevent keeps the name reachable
+#: The class under a name that no attribute and no argument has.
+Loop = loop
+
+setattr(loop, "async", loop.async_)  # a keyword since 3.7; gevent keeps the name reachable
