@@ -39,7 +39,7 @@ from typing import Any, Protocol, TypeVar
 from ._core.errors import BlockingSwitchOutError
 from ._core.poller import PRIORITY, READ, WRITE, Interest
 from ._core.waiting import Wait
-from .hub import sleep
+from .hub import get_hub, sleep
 from .timeout import Timeout, wait_limited
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "get_fileno",
     "let_others_run",
     "wait_fd",
+    "wait_for",
     "wait_read",
     "wait_readwrite",
     "wait_ready",
@@ -150,8 +151,7 @@ def wait_fd(fd: int | HasFileno, events: int, timeout: Any = None, timeout_exc: 
     wait = Wait()
     ready = _Ready(wait)
     interest = Interest(fd, events, ready)
-    engine: Any = wait.engine
-    poller = engine.get_poller()
+    poller = get_hub().loop.get_poller()
     if timeout is not None and not isinstance(timeout, Timeout) and timeout <= 0:
         let_others_run(True)
         found = _look(fd, events)
@@ -211,6 +211,19 @@ def wait_readwrite(fileno: int | HasFileno, timeout: Any = None, timeout_exc: An
     wait_fd(fileno, READ | WRITE, timeout, timeout_exc)
 
 
+def wait_for(hub: Any, watcher: Any) -> None:
+    """``hub.wait(watcher)``, and below a portal too: wait until the event of ``watcher`` happens."""
+    if get_hub().loop.probe() is None:
+        hub.wait(watcher)
+        return
+    wait = Wait()
+    watcher.start(wait.wake)
+    try:
+        wait.block()
+    finally:
+        watcher.stop()
+
+
 # -- many file descriptors ------------------------------------------------------------------------------
 
 _generation = 0
@@ -226,8 +239,7 @@ class _Few:
 
     def wait(self, timeout: float | None, wait: Wait) -> bool | None:
         """True if one is ready, False when the time is over, None if one is no open fd (it is left out)."""
-        engine: Any = wait.engine
-        poller = engine.get_poller()
+        poller = get_hub().loop.get_poller()
         interests = []
         broken = False
         try:
@@ -375,8 +387,7 @@ class FdSet:
         return self._block(timeout, wait)
 
     def _block(self, timeout: float | None, wait: Wait) -> bool:
-        engine: Any = wait.engine
-        poller = engine.get_poller()
+        poller = get_hub().loop.get_poller()
         interest = Interest(self._epoll.fileno(), READ, _Ready(wait))
         poller.add(interest)
 

@@ -91,8 +91,8 @@ class _IWait(Iterator[T]):
         self._deadline: float | None = None
         if timeout is not None and not isinstance(timeout, Timeout):
             self._deadline = monotonic() + timeout
-        self._linked = True
         _register(objects, self._collector)
+        self._linked = True
 
     def __iter__(self) -> _IWait[T]:
         return self

@@ -75,6 +75,7 @@ get_thread_trace = threading.gettrace
 # Sets of weak references, not WeakSets: threads come and go while somebody looks; copying a set is atomic.
 _owners: set[ref[Any]] = set()
 _crews: set[ref[Crew]] = set()
+_flights: set[ref[Flights]] = set()
 _exiting = False
 
 
@@ -96,13 +97,14 @@ Engine.idle_threads = staticmethod(idle_worker_count)
 class Flights:
     """The calls that one hub has in flight: together one reason for its loop to go on."""
 
-    __slots__ = ("count", "held", "hub", "loop")
+    __slots__ = ("__weakref__", "count", "held", "hub", "loop")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
         self.loop = hub.loop
         self.count = 0
         self.held = False
+        _flights.add(ref(self, _flights.discard))
 
     def take_off(self) -> None:
         """A call begins; to be called in the hub's thread."""
@@ -124,9 +126,9 @@ class Flights:
             self.loop.ref_drop()
 
     def forget(self) -> None:
-        """In a forked child, in the hub's thread: none of the calls will ever land."""
+        """In a forked child: none of the calls will ever land."""
         self.count = 0
-        if self.held and not self.loop.destroyed:
+        if self.loop is not None and self.loop.thread_ident == get_ident() and not self.loop.destroyed:
             self.settle()
 
 
@@ -328,10 +330,16 @@ class Crew:
         finally:
             loop.ref_drop()
 
-    def wait_for_threads(self, most: int) -> None:
-        """Block until there are ``most`` threads or fewer; not at all where blocking is impossible."""
+    def shrink(self, most: int) -> None:
+        """:meth:`dismiss`, and block until it is so; not where blocking is impossible."""
+
+        def reached() -> bool:
+            self.dismiss(most)  # again: others may go on adding calls, for which threads are started
+            return self.alive <= most
+
+        self.dismiss(most)
         try:
-            self.wait_for(lambda: self.alive <= most)
+            self.wait_for(reached)
         except BlockingSwitchOutError:
             pass
 
@@ -511,6 +519,8 @@ def register(owner: Any) -> None:
 def _after_fork() -> None:
     for owner in _living(_owners):
         owner._on_fork()
+    for flights in _living(_flights):
+        flights.forget()
 
 
 def _at_exit() -> None:

@@ -93,7 +93,22 @@ class Event(_Waitable):
 
     def wait(self, timeout: float | Timeout | None = None) -> bool:
         """Block until the flag is set, for ``timeout`` seconds at the most; whether it was set."""
-        return self._flag or self._wait_ready(timeout) or self._flag
+        if self._flag:
+            return True
+        if timeout is not None:
+            return self._wait_ready(timeout) or self._flag
+        wait = Wait()
+        line = self._line
+        if line is None:
+            line = self._line_of_waiters()
+        line.append(wait)
+        if self._flag:  # set by another thread before we were in line
+            wait.wake()
+        try:
+            return wait.block()
+        except BaseException:
+            line.discard(wait)
+            raise
 
     async def await_set(self, timeout: float | None = None) -> bool:
         """In a coroutine: :meth:`wait`."""

@@ -349,10 +349,18 @@ class Greenlet(greenlet, Generic[T]):
         """Start in ``seconds``."""
         if self._phase == NEW:
             loop = self.loop
-            self._timer = loop.call_at(monotonic() + seconds, loop.ready.append, self)
+            self._timer = loop.call_at(monotonic() + seconds, Greenlet._start_due, self)
             self._phase = LATER
             if _spawn_callbacks:
                 _call_spawn_callbacks(self)
+
+    def _start_due(self) -> None:
+        self._phase = QUEUED
+        ready = self.loop.ready
+        if type(self._run) is BuiltinFunctionType:
+            ready.append(Callback(self._start_frameless, ()))
+        else:
+            ready.append(self)
 
     @staticmethod
     def add_spawn_callback(callback: Callable[[Any], object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -69,7 +70,7 @@ def spawn_raw(function: Callable[..., Any], *args: Any, **kwargs: Any) -> greenl
         raise TypeError(f"function must be callable, not {function!r}")
     hub = get_hub()
     if args or kwargs:
-        function = _Call(function, args, kwargs)
+        function = partial(function, *args, **kwargs)
     g = TrackedRawGreenlet(function, hub)
     loop = g.loop = hub.loop
     if config.track_greenlet_tree:
@@ -91,21 +92,6 @@ def spawn_raw(function: Callable[..., Any], *args: Any, **kwargs: Any) -> greenl
     if not loop.armed:
         loop.arm()
     return g
-
-
-class _Call:
-    """A call with its arguments."""
-
-    __slots__ = ("args", "function", "kwargs")
-
-    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        self.function, self.args, self.kwargs = function, args, kwargs
-
-    def __call__(self) -> Any:
-        return self.function(*self.args, **self.kwargs)
-
-    def __repr__(self) -> str:
-        return repr(self.function)
 
 
 def sleep(seconds: float = 0, ref: bool = True) -> None:

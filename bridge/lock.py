@@ -275,14 +275,21 @@ class DummySemaphore:
 
 def _owner() -> Any:
     """Who holds a lock: in a coroutine its task, else the greenlet."""
-    events = sys.modules.get("asyncio.events")
-    if events is not None:
-        loop = events._get_running_loop()
-        if loop is not None:
-            task = sys.modules["asyncio.tasks"].current_task(loop)
-            if task is not None:
-                return task
+    if _running_loop() is not None:
+        task = sys.modules["asyncio.tasks"].current_task()
+        if task is not None:
+            return task
     return getcurrent()
+
+
+def _running_loop() -> Any:
+    """Until asyncio is imported, there is none; then this name is asyncio's own function."""
+    global _running_loop
+    events = sys.modules.get("asyncio.events")
+    if events is None:
+        return None
+    _running_loop = events._get_running_loop
+    return _running_loop()
 
 
 class RLock:

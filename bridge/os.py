@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ._config import config
 from ._core.children import FIRST_LOOK, LONGEST_LOOK, ChildWatch, collect, collect_any, need_statuses
 from ._core.waiting import Wait
+from ._fdwait import wait_for
 from ._mirror import mirror
 from .hub import _get_hub, get_hub, reinit
 
@@ -81,7 +82,7 @@ def _when_ready(function: Callable[[], T], fd: int, event: int) -> T:
             if watcher is None:
                 hub = get_hub()
                 watcher = hub.loop.io(fd, event)
-            hub.wait(watcher)  # type: ignore[union-attr]
+            wait_for(hub, watcher)
     finally:
         if watcher is not None:
             watcher.close()
@@ -193,8 +194,7 @@ def _wait_for_one(pid: int, block: bool) -> tuple[int, int]:
             found.append(status)
             wait.wake()
 
-        engine: Any = wait.engine
-        watch = ChildWatch(engine, pid, tell, ref=True)
+        watch = ChildWatch(get_hub().loop, pid, tell, ref=True)
         watch.start()
         try:
             wait.block()

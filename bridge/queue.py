@@ -640,7 +640,7 @@ class UnboundQueue(Queue[T]):
 JoinableQueue = Queue
 
 
-class PriorityQueue(Queue[T], plain=False):
+class PriorityQueue(Queue[T], plain=True):
     """A queue that gives the smallest item first; items are compared, for instance (priority, data)."""
 
     __slots__ = ("_comparing",)
@@ -655,6 +655,10 @@ class PriorityQueue(Queue[T], plain=False):
         queue = list(items)
         heapify(queue)  # type: ignore[type-var]
         return queue
+
+    def _bind(self, items: Any) -> None:
+        self._pop = self._get
+        self._push = self._put
 
     def _put(self, item: T) -> None:
         with self._comparing:

@@ -187,8 +187,7 @@ class ThreadPool(GroupMappingMixin):
             raise ValueError(f"Size of the pool cannot be bigger than maxsize: {value!r} > {self.maxsize!r}")
         crew = self._crew
         crew.adjust(self, value)
-        crew.dismiss(value)
-        crew.wait_for_threads(value)
+        crew.shrink(value)
 
     def _adjust_step(self) -> None:
         """Start the threads that are missing, dismiss those that are too many. Does not block."""
@@ -204,7 +203,7 @@ class ThreadPool(GroupMappingMixin):
     def _await_adjusted(self) -> None:
         crew = self._crew
         try:
-            crew.wait_for_threads(crew.maxsize)
+            crew.shrink(crew.maxsize)
         finally:
             self.manager = None
 
@@ -293,9 +292,10 @@ class ThreadPool(GroupMappingMixin):
         Blocks the greenlet; in the hub and in coroutines, where that is not possible, the threads end later.
         """
         crew = self._crew
-        crew.dismiss(0)
-        if get_hub_if_exists() is not None:  # else the thread itself is ending
-            crew.wait_for_threads(0)
+        if get_hub_if_exists() is not None:
+            crew.shrink(0)
+        else:
+            crew.dismiss(0)  # the thread itself is ending
 
     def _on_fork(self) -> None:
         """In a forked child: begin anew, without threads; calls that had not ended are lost."""
@@ -304,10 +304,8 @@ class ThreadPool(GroupMappingMixin):
         self.pid = os.getpid()
         old, self._crew = self._crew, self._crew.heir()
         own = self._thread == get_ident()
-        flights, self._flights = self._flights, Flights(self.hub) if own else self._flights
         self._thread = get_ident()
         if own:
-            flights.forget()
             old.forget()
             self._slots.counter = old.maxsize + 1
             self._slots._link_left()
@@ -502,16 +500,14 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
                 call.result.cancel()
                 crew.unfinished -= 1
                 crew.done(call)
-        crew.dismiss(0)
         if wait:
-            crew.wait_for_threads(0)
+            crew.shrink(0)
+        else:
+            crew.dismiss(0)
 
     kill = shutdown
 
     def _on_fork(self) -> None:
         """In a forked child: begin anew, without threads; calls that had not ended are lost."""
         old, self._crew = self._crew, self._crew.heir()
-        flights, self._flights = self._flights, None
-        if flights is not None and flights.loop.thread_ident == get_ident():
-            flights.forget()
-            old.forget()
+        old.forget()

@@ -113,7 +113,8 @@ class Timeout(BaseException):
 
     def _on_expiration(self, prev_greenlet: greenlet, ex: Any) -> None:
         """Called in the hub when the time is over; raises ``ex`` in the greenlet."""
-        throw_into(prev_greenlet, ex)
+        if not prev_greenlet.dead:
+            throw_into(prev_greenlet, ex)
 
     @classmethod
     def start_new(

@@ -56,6 +56,8 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
 
     #: Never false: a wake-up is seen without arming anything.
     armed = True
+    #: No handing over from here: a wait goes straight to :meth:`park`.
+    turns = 0
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
         self.coroutine = coroutine
@@ -72,6 +74,7 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
         self._finished = False
         self.thread_ident = get_ident()
         self.ready = self
+        self.to_runner = self.park
 
     # -- stepping: the face of a coroutine ----------------------------------------------------------
 

@@ -55,6 +55,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from time import monotonic
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -86,17 +87,22 @@ _serial = count().__next__
 _wait_type: type[Any] = Callback
 
 
-def register_wait_type(cls: type[Any]) -> None:
-    """Called once, by :mod:`.waiting`."""
+#: Code in which a greenlet is parked by a plain switch, and looks at what it was switched to with.
+_parking_code: set[CodeType] = set()
+
+
+def register_wait_type(cls: type[Any], block: CodeType) -> None:
+    """Called once, by :mod:`.waiting`: the class, and the code of its method that parks."""
     global _wait_type
     _wait_type = cls
+    _parking_code.add(block)
 
 
 #: What switch() gives when nothing was passed: the one empty tuple.
-_NOTHING: tuple[()] = ()
+NOTHING: tuple[()] = ()
 
 
-class _Thrown:
+class Thrown:
     """Passed to a parked greenlet for it to raise."""
 
     __slots__ = ("exception",)
@@ -125,8 +131,8 @@ def throw_into(g: greenlet, exception: Any) -> Any:
     :meth:`Engine.park` can be told to raise it itself.
     """
     frame = g.gr_frame
-    if frame is not None and frame.f_code is _PARK:
-        return greenlet.switch(g, _Thrown(exception))
+    if frame is not None and frame.f_code in _parking_code:
+        return greenlet.switch(g, Thrown(exception))
     if _interrupt(g, exception):
         return ()
     return greenlet.throw(g, exception)
@@ -246,7 +252,7 @@ class Engine:
         """
         ready = self.ready
         turns = self.turns
-        while ready and turns > 0:
+        while turns > 0 and ready:
             item = ready.popleft()
             kind = type(item)
             if kind is _wait_type:
@@ -263,7 +269,7 @@ class Engine:
             break
         else:
             came = self.to_runner()
-        if came is not _NOTHING and type(came) is _Thrown:
+        if came is not NOTHING and type(came) is Thrown:
             exception = came.exception
             came = item = None
             try:
@@ -557,10 +563,9 @@ class Engine:
                     self._bare_check = self.aio.call_at(handle.when(), self._bare_checked)
                 return True
         selector = getattr(self.aio, "_selector", None)
-        ours: set[Any] = {-1 if self.poller is None else self.poller.fileno(), getattr(self.aio, "_ssock", None)}
-        return selector is not None and any(
-            key.fileobj not in ours and key.fd not in ours for key in selector.get_map().values()
-        )
+        wake_up = getattr(self.aio, "_ssock", None)
+        ours = {-1 if self.poller is None else self.poller.fileno(), -1 if wake_up is None else wake_up.fileno()}
+        return selector is not None and any(key.fd not in ours for key in selector.get_map().values())
 
     def _look_again(self, _task: object) -> None:
         self._arm_again()
@@ -587,4 +592,4 @@ def _is_uvloop(aio: object) -> bool:
     return type(aio).__module__.partition(".")[0] in ("uvloop", "winloop")
 
 
-_PARK = Engine.park.__code__
+_parking_code.add(Engine.park.__code__)

@@ -247,6 +247,8 @@ class Hub(greenlet):
         """
         type, value, tb = self._normalize_exception(type, value, tb)
         if type is HubDestroyed:
+            if getcurrent() is self:
+                raise value  # thrown into the hub by destroy(), and met by a callback that was running: on to its end
             self.parent.throw(value)  # type: ignore[union-attr]
             return
         if not issubclass(type, self.NOT_ERROR):
@@ -296,8 +298,13 @@ class Hub(greenlet):
 
     @property
     def exception_stream(self) -> Any:
-        """Where errors are printed: the ``sys.stderr`` of the moment; None if there is none."""
-        return sys.stderr
+        """Where errors are printed: ``sys.stderr`` unless assigned; None: nowhere."""
+        own = self.__dict__.get("_exception_stream", self)
+        return sys.stderr if own is self else own
+
+    @exception_stream.setter
+    def exception_stream(self, value: Any) -> None:
+        self.__dict__["_exception_stream"] = value
 
     @property
     def format_context(self) -> Callable[[object], str]:

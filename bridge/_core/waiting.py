@@ -51,7 +51,7 @@ from greenlet import getcurrent, greenlet
 
 from .callbacks import Callback
 from .current import blocking_place, get_hub, hub_local
-from .engine import register_wait_type
+from .engine import NOTHING, Thrown, register_wait_type
 from .errors import InvalidSwitchError
 
 __all__ = ["Wait", "WaitLine"]
@@ -106,16 +106,42 @@ class Wait(Link):
         An exception thrown into the greenlet comes out of here; the wait is over then, and a wake-up
         that was on its way is void. The caller withdraws from where it was registered.
         """
+        engine = self.engine
         if timeout is None:
             try:
-                self.engine.park()
+                # Engine.park(), written out: every wait of every primitive comes through here
+                ready = engine.ready
+                turns = engine.turns
+                while turns > 0 and ready:
+                    entry = ready.popleft()
+                    kind = type(entry)
+                    if kind is Wait:
+                        entry.queued = False
+                        entry = entry.target
+                        if entry is None:
+                            continue
+                    elif kind is Callback:
+                        ready.appendleft(entry)
+                        came = engine.to_runner()
+                        break
+                    engine.turns = turns - 1
+                    came = entry.switch()
+                    break
+                else:
+                    came = engine.to_runner()
+                if came is not NOTHING and type(came) is Thrown:
+                    exception = came.exception
+                    came = entry = None
+                    try:
+                        raise exception
+                    finally:
+                        exception = None  # its traceback refers to this frame: no cycle through it
                 if self.woken:
                     return True
                 raise self._invalid()
             except BaseException:
                 self._over()
                 raise
-        engine = self.engine
         if timeout > 0:
             timer = engine.call_at(monotonic() + timeout, Wait._expire, self)
             stop = engine.cancel
@@ -190,7 +216,7 @@ class Wait(Link):
             self.queued = False
 
 
-register_wait_type(Wait)
+register_wait_type(Wait, Wait.block.__code__)
 
 
 class WaitLine(deque[Any]):

@@ -714,6 +714,7 @@ class loop(Engine):
         super().__init__(aio, owned)
         self.default = bool(default) if default is not None else True
         self._now = monotonic()
+        self._by_hand = False
         self.idlers: list[idle] = []
         self.fork_watchers: list[fork] = []
 
@@ -764,9 +765,11 @@ class loop(Engine):
                 self.call_at(monotonic(), self._break_at_end, None)
             else:
                 self.after.append(self._break_once)
+        self._by_hand = True
         try:
             self.run_owned()
         finally:
+            self._by_hand = False
             if self._break_once in self.after:
                 self.after.remove(self._break_once)
             self.update_now()
@@ -781,6 +784,10 @@ class loop(Engine):
         finally:
             for hook in hooks:
                 hook(self, False)
+
+    def _other_threads(self) -> bool:
+        # They keep a blocked greenlet from a LoopExit; whoever runs the loop by hand blocks nobody.
+        return not self._by_hand and super()._other_threads()
 
     def _break_at_end(self, _ignored: object) -> None:
         self.stopping = True

@@ -1,0 +1,409 @@
+"""The hub as programs see it: errors, raw greenlets, sleep, waiters, join, classes of one's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import bridge
+from bridge import getcurrent
+from bridge.event import Event
+from bridge.exceptions import BlockingSwitchOutError, ConcurrentObjectUseError, InvalidSwitchError, LoopExit
+from bridge.hub import Hub, Waiter, get_hub, set_default_hub_class
+
+Errors = list[tuple[Any, BaseException]]
+
+
+def fail(exception: BaseException) -> None:
+    raise exception
+
+
+# -- one hub per thread -----------------------------------------------------------------------------
+
+
+def test_get_hub_gives_this_thread_s_hub_everywhere_in_it() -> None:
+    hub = get_hub()
+    assert hub is bridge.get_hub() and isinstance(hub, Hub)
+    assert bridge.spawn(get_hub).get() is hub
+    assert bridge.spawn(lambda: getcurrent().parent).get() is hub
+
+    async def coroutine() -> Hub:
+        return get_hub()
+
+    assert bridge.await_(coroutine()) is hub
+    assert hub.thread_ident == threading.get_ident()
+
+
+def test_another_thread_has_another_hub() -> None:
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append((get_hub(), get_hub().thread_ident)))
+    thread.start()
+    thread.join()
+    assert found[0][0] is not get_hub() and found[0][1] != threading.get_ident()
+    assert found[0][0].main_hub is False
+
+
+@pytest.mark.engines("owned")
+def test_hubs_are_made_of_the_class_that_was_set() -> None:
+    class Own(Hub):
+        pass
+
+    get_hub().destroy(destroy_loop=True)
+    set_default_hub_class(Own)
+    try:
+        assert type(get_hub()) is Own
+        bridge.sleep(0.001)
+        get_hub().destroy(destroy_loop=True)
+    finally:
+        set_default_hub_class(Hub)
+    assert type(get_hub()) is Hub
+
+
+@pytest.mark.engines("owned")
+def test_a_destroyed_hub_is_replaced_and_destroying_twice_does_nothing() -> None:
+    bridge.sleep(0)
+    hub = get_hub()
+    hub.destroy(destroy_loop=True)
+    hub.destroy(destroy_loop=True)
+    assert hub.dead and "destroyed" in repr(hub)
+    assert get_hub() is not hub
+    bridge.sleep(0.001)
+
+
+# -- errors -----------------------------------------------------------------------------------------
+
+
+def test_an_error_in_a_callback_is_printed_and_the_hub_goes_on(printed: Any) -> None:
+    log: list[int] = []
+    loop = get_hub().loop
+    loop.run_callback(fail, ValueError("in a callback"))
+    loop.run_callback(log.append, 1)
+    bridge.sleep(0.001)
+    assert log == [1]
+    assert (
+        "ValueError: in a callback" in printed.getvalue() and "failed with ValueError" in printed.getvalue()
+    )
+
+
+def test_an_error_in_a_raw_greenlet_is_printed_and_the_hub_goes_on(printed: Any) -> None:
+    g = bridge.spawn_raw(fail, ValueError("raw"))
+    bridge.sleep(0.001)
+    assert g.dead and "ValueError: raw" in printed.getvalue()
+
+
+def test_greenlet_exit_and_what_not_error_says_is_not_printed(
+    printed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge.spawn_raw(fail, bridge.GreenletExit())
+    bridge.spawn(fail, bridge.GreenletExit()).join()
+    bridge.sleep(0.001)
+    monkeypatch.setattr(Hub, "NOT_ERROR", (*Hub.NOT_ERROR, KeyError))
+    bridge.spawn(fail, KeyError("quiet")).join()
+    assert printed.getvalue() == ""
+    bridge.spawn(fail, IndexError("loud")).join()
+    assert "loud" in printed.getvalue()
+
+
+@pytest.mark.engines("owned")
+def test_what_system_error_says_is_raised_in_main(printed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fatal(Exception):
+        pass
+
+    monkeypatch.setattr(Hub, "SYSTEM_ERROR", (*Hub.SYSTEM_ERROR, Fatal))
+    for start in (bridge.spawn, bridge.spawn_raw, get_hub().loop.run_callback):
+        start(fail, Fatal("stop"))
+        with pytest.raises(Fatal, match="stop"):
+            bridge.sleep(1)
+        bridge.sleep(0.001)  # life goes on
+    assert "Fatal: stop" in printed.getvalue()
+
+
+@pytest.mark.engines("owned")
+def test_system_exit_is_raised_in_main_and_not_printed(printed: Any) -> None:
+    g = bridge.spawn(fail, SystemExit(3))
+    with pytest.raises(SystemExit) as caught:
+        bridge.sleep(1)
+    assert caught.value.code == 3
+    with pytest.raises(SystemExit):
+        g.get()
+    assert printed.getvalue() == ""
+
+
+def test_handle_error_may_be_replaced_on_the_instance() -> None:
+    seen: list[Any] = []
+    hub: Any = get_hub()
+    hub.handle_error = lambda *args: seen.append(args)
+    try:
+        error = ValueError()
+        g = bridge.spawn(fail, error)
+        g.join()
+        hub.loop.run_callback(fail, error)
+        bridge.sleep(0.001)
+    finally:
+        del hub.handle_error
+    assert [(args[1], args[2]) for args in seen] == [(ValueError, error)] * 2
+    assert seen[0][0] is g
+
+
+def test_errors_are_printed_even_if_their_context_cannot_be(printed: Any) -> None:
+    class Bad:
+        def __call__(self) -> None:
+            raise ValueError("the error")
+
+        def __repr__(self) -> str:
+            raise RuntimeError("no repr")
+
+    get_hub().loop.run_callback(Bad())
+    bridge.sleep(0.001)
+    assert "the error" in printed.getvalue()
+
+
+def test_without_stderr_errors_are_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    g = bridge.spawn(fail, ValueError())
+    g.join()
+    monkeypatch.undo()
+    assert isinstance(g.exception, ValueError)
+
+
+# -- sleep and idle ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0, -1, -0.001])
+def test_sleep_0_and_less_lets_everybody_who_is_ready_run_once(seconds: float) -> None:
+    log: list[str] = []
+
+    def spin(name: str) -> None:
+        for _ in range(2):
+            log.append(name)
+            bridge.sleep(seconds)
+
+    greenlets = [bridge.spawn(spin, name) for name in "ab"]
+    bridge.sleep(seconds)
+    assert log == ["a", "b"]
+    bridge.sleep(seconds)
+    assert log == ["a", "b", "a", "b"]
+    bridge.joinall(greenlets)
+
+
+@pytest.mark.parametrize("wrong", ["1", None, []])
+def test_sleep_refuses_what_is_no_number(wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        bridge.sleep(wrong)
+    bridge.sleep(0)
+
+
+def test_idle_returns_after_everything_that_is_ready() -> None:
+    log: list[int] = []
+
+    def work() -> None:
+        for n in range(5):
+            log.append(n)
+            bridge.sleep(0)
+
+    bridge.spawn(work)
+    bridge.idle()
+    assert log == [0, 1, 2, 3, 4]
+    with pytest.raises(TypeError, match="priority"):
+        bridge.idle("high")  # type: ignore[arg-type]
+
+
+# -- raw greenlets ----------------------------------------------------------------------------------
+
+
+def test_spawn_raw_runs_the_function_with_its_arguments() -> None:
+    log: list[Any] = []
+    g = bridge.spawn_raw(lambda *a, **k: log.append((a, k, getcurrent())), 1, x=2)
+    assert not log and isinstance(g, type(g)) and not isinstance(g, bridge.Greenlet)
+    bridge.sleep(0)
+    assert log == [((1,), {"x": 2}, g)] and g.dead
+
+
+def test_a_raw_greenlet_may_block() -> None:
+    event = Event()
+    log: list[bool] = []
+    bridge.spawn_raw(lambda: log.append(event.wait(5)))
+    bridge.sleep(0)
+    event.set()
+    bridge.sleep(0.001)
+    assert log == [True]
+
+
+# -- switching by hand, Waiter ----------------------------------------------------------------------
+
+
+def test_waiter_hands_a_value_or_an_exception_to_the_one_who_waits() -> None:
+    loop = get_hub().loop
+    waiter = Waiter()
+    loop.run_callback(waiter.switch, 5)
+    assert waiter.get() == 5
+    loop.run_callback(waiter.throw, ValueError("thrown"))
+    with pytest.raises(ValueError, match="thrown"):
+        waiter.get()
+
+
+def test_waiter_keeps_what_comes_before_it_is_asked_for() -> None:
+    waiter = Waiter()
+    assert not waiter.ready()
+    waiter.switch(5)
+    assert waiter.ready() and waiter.successful() and waiter.value == 5 and waiter.get() == 5
+    waiter.clear()
+    assert not waiter.ready()
+    waiter.throw(ValueError("kept"))
+    assert waiter.ready() and not waiter.successful() and waiter.exc_info == (waiter.exc_info[0],)
+    with pytest.raises(ValueError, match="kept"):
+        waiter.get()
+
+
+def test_waiter_refuses_two_who_wait_and_a_switch_from_elsewhere() -> None:
+    waiter = Waiter()
+    g = bridge.spawn(waiter.get)
+    bridge.sleep(0)
+    with pytest.raises(ConcurrentObjectUseError, match="already used"):
+        waiter.get()
+    with pytest.raises(AssertionError, match="run_callback"):
+        waiter.switch(1)
+    get_hub().loop.run_callback(waiter.switch, 1)
+    assert g.get() == 1
+
+
+def test_a_waiter_whose_greenlet_is_killed_can_be_used_again() -> None:
+    waiter = Waiter()
+    g = bridge.spawn(waiter.get)
+    bridge.sleep(0)
+    g.kill()
+    assert isinstance(g.value, bridge.GreenletExit)
+    waiter.switch(3)
+    assert waiter.get() == 3
+
+
+def test_hub_wait_blocks_until_the_watcher_s_event() -> None:
+    before = time.monotonic()
+    hub = get_hub()
+    hub.wait(hub.loop.timer(0.005))
+    assert time.monotonic() - before >= 0.004
+    timer = hub.loop.timer(100)
+    with pytest.raises(bridge.Timeout), bridge.Timeout(0.002):
+        hub.wait(timer)
+    assert not timer.active
+
+
+def test_cancel_wait_raises_in_the_one_who_waits() -> None:
+    hub = get_hub()
+    timer = hub.loop.timer(100)
+    g = bridge.spawn(hub.wait, timer)
+    bridge.sleep(0)
+    hub.cancel_wait(timer, OSError("cancelled"))
+    with pytest.raises(OSError, match="cancelled"):
+        g.get(timeout=5)
+    hub.cancel_wait(None, OSError())
+
+
+def test_a_greenlet_switched_to_by_hand_while_it_sleeps_does_not_die_of_it_later() -> None:
+    """In gevent such a switch ends the sleep early; the timer that is left must not wake it again."""
+    woken: list[str] = []
+
+    def f() -> None:
+        try:
+            bridge.sleep(0.01)
+        except InvalidSwitchError:
+            woken.append("refused")
+        before = time.monotonic()
+        bridge.sleep(0.03)
+        woken.append("slept on" if time.monotonic() - before >= 0.03 else "woken early")
+
+    g = bridge.spawn(f)
+    bridge.sleep(0)
+    get_hub().loop.run_callback(g.switch)
+    g.join(timeout=5)
+    assert woken[-1] == "slept on"
+
+
+def test_hub_switch_in_the_hub_is_refused(errors: Errors) -> None:
+    get_hub().loop.run_callback(lambda: get_hub().switch())
+    bridge.sleep(0.001)
+    assert [type(e) for _, e in errors] == [BlockingSwitchOutError]
+
+
+# -- join -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.engines("owned")
+def test_hub_join_waits_until_nothing_is_left_or_the_time_is_over() -> None:
+    log: list[int] = []
+    bridge.spawn_later(0.002, log.append, 1)
+    assert get_hub().join() is True and log == [1]
+    bridge.spawn(bridge.sleep, 100)
+    assert get_hub().join(timeout=0.002) is False
+    assert get_hub().join(timeout=0) is False
+
+
+@pytest.mark.engines("owned")
+def test_hub_join_elsewhere_than_in_main_is_an_error() -> None:
+    with pytest.raises(AssertionError, match="MAIN"):
+        bridge.spawn(lambda: get_hub().join()).get()
+
+
+@pytest.mark.engines("owned")
+def test_loop_exit_is_raised_again_and_again_and_the_hub_lives() -> None:
+    for _ in range(3):
+        with pytest.raises(LoopExit, match="would block forever"):
+            get_hub().switch()
+        assert bridge.spawn(lambda: (bridge.sleep(0), 1)[1]).get() == 1
+
+
+@pytest.mark.engines("owned")
+def test_an_unreferenced_sleep_beside_another_waits_for_its_time() -> None:
+    other = bridge.spawn(bridge.sleep, 0.01)
+    bridge.sleep(0.002, ref=False)
+    assert not other.ready()
+    other.join()
+
+
+# -- signals ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
+def test_signal_handler_runs_in_a_greenlet_of_its_own_until_it_is_cancelled(errors: Errors) -> None:
+    log: list[Any] = []
+    came = Event()
+
+    def handler(*args: Any, **kwargs: Any) -> None:
+        bridge.sleep(0.001)  # it may block
+        log.append((args, kwargs))
+        came.set()
+        raise ValueError("in the handler")
+
+    previous = signal.getsignal(signal.SIGUSR1)
+    handle = bridge.signal_handler(signal.SIGUSR1, handler, 1, x=2)
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert came.wait(5)
+        bridge.sleep(0.001)
+        assert log == [((1,), {"x": 2})] and [str(e) for _, e in errors] == ["in the handler"]
+        assert handle.ref is False
+    finally:
+        handle.cancel()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    bridge.sleep(0.002)
+    signal.signal(signal.SIGUSR1, previous)
+    assert len(log) == 1
+    with pytest.raises(TypeError, match="callable"):
+        bridge.signal_handler(signal.SIGUSR1, 5)  # type: ignore[arg-type]
+
+
+# -- texts ------------------------------------------------------------------------------------------
+
+
+def test_repr_of_the_hub_names_its_loop(engine: str) -> None:
+    loop, mode = engine.split("-")
+    text = repr(get_hub())
+    assert loop in text and ("adopted" in text) == (mode == "adopted")
+    assert f"{threading.get_ident():#x}" in text
