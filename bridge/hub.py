@@ -23,7 +23,7 @@ from ._core.current import (
     set_hub,
     set_loop,
 )
-from ._core.errors import HubDestroyed, LoopExit
+from ._core.errors import HubDestroyed, InvalidSwitchError, LoopExit
 from ._core.forking import reinit
 from ._core.hub import Hub
 from ._core.waiter import Waiter
@@ -121,6 +121,8 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
         timer = loop.call_at(monotonic() + seconds, loop.ready.append, current, ref)
         try:
             loop.park()
+            if timer[2] is not None:
+                raise InvalidSwitchError(f"{current!r} was switched to while it sleeps; use kill() to end a sleep")
         except BaseException:
             if not loop.cancel(timer):
                 loop.unready(current)

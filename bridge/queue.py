@@ -115,7 +115,7 @@ def _stand_in_line(
 
 def _block_until(wait: Wait, timeout: Timeout) -> None:
     if not wait_limited(wait, timeout):
-        raise timeout
+        raise timeout._to_throw()
 
 
 async def _stand_in_line_async(
@@ -192,7 +192,10 @@ class SimpleQueue(Generic[T]):
         self._shut = False
         self._open = self._plain and maxsize is None
         self._tasks = 0
-        self._init(maxsize, items)
+        if items:
+            self._init(maxsize, items)
+        else:
+            self._init(maxsize)  # subclasses of the standard library's queue take no more
 
     def _init(self, maxsize: int | None, items: Iterable[T] = ()) -> None:
         self.queue = self._create_queue(items)
@@ -640,15 +643,20 @@ class UnboundQueue(Queue[T]):
 JoinableQueue = Queue
 
 
+_COMPARED_IN_C = frozenset({int, float, str, bytes})
+
+
 class PriorityQueue(Queue[T], plain=True):
     """A queue that gives the smallest item first; items are compared, for instance (priority, data)."""
 
-    __slots__ = ("_comparing",)
+    __slots__ = ("_comparing", "_harmless")
 
     def _init(self, maxsize: int | None, items: Iterable[T] = ()) -> None:
         # Items may compare themselves in Python, where threads change: a heap that another thread then
         # touches loses items. Reentrant, as signal handlers and finalizers may use a queue, too.
         self._comparing = RLock()
+        #: all items so far compare themselves in C, without another thread in between
+        self._harmless = not items
         super()._init(maxsize, items)
 
     def _create_queue(self, items: Iterable[T] = ()) -> list[T]:
@@ -661,10 +669,17 @@ class PriorityQueue(Queue[T], plain=True):
         self._push = self._put
 
     def _put(self, item: T) -> None:
+        if self._harmless:
+            if type(item) in _COMPARED_IN_C:
+                heappush(self._items, item)
+                return
+            self._harmless = False
         with self._comparing:
             heappush(self._items, item)
 
     def _get(self) -> T:
+        if self._harmless:
+            return heappop(self._items)  # type: ignore[no-any-return]
         with self._comparing:
             return heappop(self._items)  # type: ignore[no-any-return]
 
@@ -786,7 +801,7 @@ class Channel(Generic[T]):
             self.putters.discard(offer)
             raise
         if not taken and self.putters.discard(offer):  # else taken in the moment in which the time was over
-            raise Full if not isinstance(timeout, Timeout) else timeout
+            raise timeout._to_throw() if isinstance(timeout, Timeout) else Full
 
     def put_nowait(self, item: T) -> None:
         """Hand the item to a waiting getter, or raise Full."""

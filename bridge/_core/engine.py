@@ -174,6 +174,8 @@ class Engine:
         self.after: list[Callable[[], None]] = []
         #: called when a drain ends with nothing ready; true if that made work (idle watchers)
         self.on_idle: Callable[[], bool] | None = None
+        #: how many wait in hub.join()
+        self.joining = 0
         self.stopping = False
         self.destroyed = False
         self._cancelled = 0
@@ -523,7 +525,8 @@ class Engine:
                 return True
         if self.poller is not None and self.poller.waiting():
             return True
-        return self._asyncio_alive() or self._other_threads()
+        # hub.join() asks what is left to do here; what another thread may do is not that
+        return self._asyncio_alive() or (not self.joining and self._other_threads())
 
     def _other_threads(self) -> bool:
         """True if another thread runs, which might wake us. Idle workers of thread pools do not count."""

@@ -384,6 +384,7 @@ class Hub(greenlet):
         wait = Wait()
         self._joining.append(wait)
         loop = self.loop
+        loop.joining += 1
         timer = None
         if timeout is not None:
             timer = loop.call_at(time.monotonic() + timeout, lambda w: w._expire(), wait, ref=False)
@@ -392,6 +393,7 @@ class Hub(greenlet):
         except LoopExit:
             return True
         finally:
+            loop.joining -= 1
             if timer is not None:
                 loop.cancel(timer)
             if wait in self._joining:

@@ -1,0 +1,577 @@
+"""Greenlets and coroutines wait for each other: await_, await greenlet, spawn of coroutine functions, run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import warnings
+from collections.abc import Awaitable, Generator, Iterator
+from typing import Any
+
+import pytest
+
+import bridge
+from bridge import Greenlet, GreenletExit, Timeout
+from bridge.event import AsyncResult, Event
+from bridge.exceptions import BlockingSwitchOutError
+
+LONG = 100
+
+
+async def give(value: Any, seconds: float = 0) -> Any:
+    await asyncio.sleep(seconds)
+    return value
+
+
+async def fail(exception: BaseException) -> None:
+    await asyncio.sleep(0)
+    raise exception
+
+
+def fail_now(exception: BaseException) -> None:
+    raise exception
+
+
+class Mine(Exception):
+    pass
+
+
+# -- await_: a greenlet waits for an awaitable ------------------------------------------------------
+
+
+def test_await_gives_the_result_of_every_kind_of_awaitable() -> None:
+    class Own:
+        def __await__(self) -> Generator[Any, None, str]:
+            yield from asyncio.sleep(0).__await__()
+            return "own"
+
+    aio = bridge.get_hub().aio_loop
+    future = aio.create_future()
+    aio.call_soon(future.set_result, "future")
+    done = aio.create_future()
+    done.set_result("done")
+    assert bridge.await_(give("coroutine", 0.001)) == "coroutine"
+    assert bridge.await_(aio.create_task(give("task"))) == "task"
+    assert bridge.await_(future) == "future"
+    assert bridge.await_(done) == "done"
+    assert bridge.await_(Own()) == "own"
+    g = bridge.spawn(lambda: "greenlet")
+    assert bridge.await_(g) == "greenlet"
+    assert bridge.await_(asyncio.wait_for(give("limited"), 5)) == "limited"
+
+
+def test_await_raises_the_exception_of_the_coroutine() -> None:
+    mine = Mine()
+    with pytest.raises(Mine) as caught:
+        bridge.await_(fail(mine))
+    assert caught.value is mine
+
+
+def test_await_lets_other_greenlets_run() -> None:
+    log: list[int] = []
+    bridge.spawn(log.append, 1)
+    assert bridge.await_(give(5)) == 5
+    assert log == [1]
+
+
+@pytest.mark.parametrize("wrong", [5, None, "x", give, [1]])
+def test_await_refuses_what_cannot_be_awaited_and_says_what_to_do(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="takes an awaitable") as caught:
+        bridge.await_(wrong)
+    assert repr(wrong) in str(caught.value)
+
+
+def test_a_coroutine_awaited_sees_its_loop_and_task_and_may_use_timeouts_and_groups() -> None:
+    async def main() -> list[Any]:
+        assert asyncio.current_task() is not None
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(give(n, 0.001)) for n in range(3)]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await asyncio.sleep(LONG)
+        return [t.result() for t in tasks]
+
+    assert bridge.await_(main()) == [0, 1, 2]
+
+
+def test_hundreds_of_greenlets_await_at_once() -> None:
+    greenlets = [bridge.spawn(bridge.await_, give(n, 0.001 * (n % 3))) for n in range(300)]
+    assert [g.get(timeout=10) for g in greenlets] == list(range(300))
+
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="default")
+
+
+def test_a_coroutine_awaited_shares_the_context_of_the_greenlet() -> None:
+    async def change() -> str:
+        before = variable.get()
+        variable.set("set in the coroutine")
+        await asyncio.sleep(0)
+        return before
+
+    def f() -> tuple[str, str]:
+        variable.set("set in the greenlet")
+        return bridge.await_(change()), variable.get()
+
+    assert bridge.spawn(f).get() == ("set in the greenlet", "set in the coroutine")
+    assert bridge.spawn(lambda: contextvars.copy_context().run(f)).get()[0] == "set in the greenlet"
+    assert variable.get() == "default"
+
+
+async def test_await_in_a_coroutine_without_a_portal_says_what_to_write() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # never awaited
+        with pytest.raises(BlockingSwitchOutError, match="await"):
+            bridge.await_(give(1))
+
+
+# -- interrupting await_ ----------------------------------------------------------------------------
+
+
+class Record:
+    """A coroutine that tells what became of it."""
+
+    def __init__(self, clean_up: float = 0, result: Any = None) -> None:
+        self.log: list[str] = []
+        self.clean_up = clean_up
+        self.result = result
+
+    async def run(self) -> Any:
+        self.log.append("started")
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            self.log.append("cancelled")
+            if self.clean_up:
+                await asyncio.sleep(self.clean_up)
+            self.log.append("clean")
+            if self.result is not None:
+                return self.result
+            raise
+        return "not cancelled"
+
+
+@pytest.mark.parametrize("result", [None, "returned all the same"])
+@pytest.mark.parametrize("clean_up", [0, 0.002])
+def test_kill_cancels_what_await_started_and_waits_for_its_clean_up(clean_up: float, result: Any) -> None:
+    record = Record(clean_up, result)
+    g = bridge.spawn(lambda: bridge.await_(record.run()))
+    bridge.sleep(0.001)
+    assert record.log == ["started"]
+    g.kill()
+    assert record.log == ["started", "cancelled", "clean"]
+    assert isinstance(g.value, GreenletExit) and g.successful()
+
+
+def test_a_timeout_cancels_what_await_started() -> None:
+    record = Record(clean_up=0.002)
+    with pytest.raises(Timeout) as caught, Timeout(0.002) as limit:
+        bridge.await_(record.run())
+    assert caught.value is limit and record.log[-1] == "clean"
+    assert bridge.with_timeout(0.002, bridge.await_, Record().run(), timeout_value="late") == "late"
+
+
+def test_an_exception_in_the_clean_up_is_beaten_by_the_interruption(errors: list[Any]) -> None:
+    async def run() -> None:
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            raise Mine
+
+    g = bridge.spawn(lambda: bridge.await_(run()))
+    bridge.sleep(0.001)
+    g.kill()
+    assert isinstance(g.value, GreenletExit) and not errors
+
+
+def test_a_second_interruption_cancels_again_and_the_first_wins(errors: list[Any]) -> None:
+    log: list[str] = []
+
+    async def stubborn() -> None:
+        for _ in range(2):
+            try:
+                await asyncio.sleep(LONG)
+            except asyncio.CancelledError:
+                log.append("cancelled")
+
+    g = bridge.spawn(lambda: bridge.await_(stubborn()))
+    bridge.sleep(0.001)
+    first, second = Mine(), KeyError()
+    g.kill(first, block=False)
+    bridge.sleep(0.001)
+    assert log == ["cancelled"] and not g.ready()
+    g.kill(second)
+    assert log == ["cancelled"] * 2
+    assert g.exception is first
+
+
+@pytest.mark.parametrize("kind", ["task", "future", "shield"])
+def test_what_belongs_to_somebody_else_is_left_alone(kind: str) -> None:
+    aio = bridge.get_hub().aio_loop
+    event = asyncio.Event()
+
+    async def work() -> str:
+        await event.wait()
+        return "finished"
+
+    owned = aio.create_task(work()) if kind != "future" else aio.create_future()
+    waited = owned
+
+    async def shielded() -> Any:
+        return await asyncio.shield(owned)
+
+    g = bridge.spawn(lambda: bridge.await_(shielded() if kind == "shield" else waited))
+    bridge.sleep(0.001)
+    g.kill()
+    assert isinstance(g.value, GreenletExit) and not owned.done()
+    if kind == "future":
+        owned.set_result("finished")
+    event.set()
+    assert bridge.await_(owned) == "finished"
+
+
+def test_killed_before_the_coroutine_had_its_first_step() -> None:
+    record = Record()
+    g = bridge.spawn(lambda: bridge.await_(record.run()))
+    bridge.get_hub().loop.run_callback(g.throw)
+    g.join(timeout=5)
+    assert isinstance(g.value, GreenletExit) and "clean" not in record.log
+
+
+def test_a_task_cancelled_by_somebody_else_raises_cancelled_error_in_who_awaits_it() -> None:
+    task = bridge.get_hub().aio_loop.create_task(give(1, LONG))
+    bridge.get_hub().loop.run_callback(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        bridge.await_(task)
+
+
+def test_killed_in_the_moment_of_the_result_nothing_is_left_behind(errors: list[Any]) -> None:
+    for n in range(4):
+        future = bridge.get_hub().aio_loop.create_future()
+        g = bridge.spawn(bridge.await_, future)
+        bridge.sleep(0.001)
+        if n % 2:
+            future.set_result(n)
+            g.kill()
+        else:
+            g.kill(block=False)
+            future.set_result(n)
+            g.join()
+        assert g.value == n or isinstance(g.value, GreenletExit)
+        bridge.sleep(0.001)
+    assert not errors
+
+
+# -- await greenlet: a coroutine waits for a greenlet -----------------------------------------------
+
+
+async def test_await_greenlet_is_its_get() -> None:
+    assert await bridge.spawn(lambda: (bridge.sleep(0.001), 5)[1]) == 5
+    done = bridge.spawn(int)
+    await done
+    assert await done == 0
+    mine = Mine()
+    g = bridge.spawn(fail_now, mine)
+    with pytest.raises(Mine) as caught:
+        await g
+    assert caught.value is mine
+
+
+async def test_a_killed_greenlet_gives_its_greenlet_exit() -> None:
+    g = bridge.spawn(bridge.sleep, LONG)
+    await asyncio.sleep(0)
+    g.kill(block=False)
+    assert isinstance(await g, GreenletExit)
+    unstarted = Greenlet(int)
+    unstarted.kill()
+    assert isinstance(await unstarted, GreenletExit)
+
+
+async def test_several_tasks_and_greenlets_wait_for_one_greenlet() -> None:
+    event = Event()
+    g = bridge.spawn(lambda: (event.wait(), 5)[1])
+
+    async def wait() -> int:
+        return await g
+
+    tasks = [asyncio.ensure_future(wait()) for _ in range(3)]
+    other = bridge.spawn(g.get)
+    await asyncio.sleep(0.001)
+    event.set()
+    assert await asyncio.gather(*tasks) == [5, 5, 5] and await other == 5
+
+
+async def test_aget_and_ajoin_give_up_after_their_time_and_touch_nothing() -> None:
+    g = bridge.spawn(bridge.sleep, LONG)
+    with pytest.raises(Timeout) as caught:
+        await g.aget(timeout=0.002)
+    assert caught.value.seconds == 0.002
+    await g.ajoin(timeout=0.002)
+    assert g.started and not g.has_links()
+    for wait in (g.aget, g.ajoin):
+        task = asyncio.ensure_future(wait())
+        await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert g.started and not g.has_links()
+    g.kill(block=False)
+    await g.ajoin()
+    assert g.ready()
+
+
+async def test_a_cancelled_waiter_cancels_the_greenlet_and_waits_for_its_end(errors: list[Any]) -> None:
+    log: list[str] = []
+
+    def f() -> None:
+        try:
+            bridge.sleep(LONG)
+        except asyncio.CancelledError:
+            log.append("cancelled")
+            bridge.sleep(0.002)
+            log.append("clean")
+            raise
+
+    async def wait(g: Greenlet[Any]) -> None:
+        await g
+
+    g = bridge.spawn(f)
+    task = asyncio.ensure_future(wait(g))
+    await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert log == ["cancelled", "clean"] and g.ready()
+    assert isinstance(g.exception, asyncio.CancelledError)
+    assert not errors  # who awaits it has it: it is not printed
+
+
+async def test_a_cancelled_greenlet_that_returns_a_value_leaves_its_waiter_cancelled() -> None:
+    def f() -> str:
+        try:
+            bridge.sleep(LONG)
+        except asyncio.CancelledError:
+            pass
+        return "value"
+
+    async def wait() -> str:
+        return await g
+
+    g = bridge.spawn(f)
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert g.value == "value"
+
+
+async def test_a_greenlet_that_has_not_begun_is_cancelled_without_running(errors: list[Any]) -> None:
+    log: list[int] = []
+    g = bridge.spawn_later(LONG, log.append, 1)
+
+    async def wait() -> None:
+        await g
+
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert g.ready() and not log and not errors
+
+
+async def test_shield_and_asyncio_timeout_around_a_greenlet() -> None:
+    event = Event()
+    g = bridge.spawn(lambda: (event.wait(), 5)[1])
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.002):
+            await asyncio.shield(g)
+    assert g.started
+    event.set()
+    assert await g == 5
+
+    h = bridge.spawn(bridge.sleep, LONG)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.002):
+            await h
+    assert h.ready()
+
+
+async def test_gather_wait_for_and_task_groups_take_greenlets() -> None:
+    assert await asyncio.gather(bridge.spawn(lambda: 1), bridge.spawn(lambda: 2)) == [1, 2]
+    assert await asyncio.wait_for(bridge.spawn(lambda: 3), 5) == 3
+
+
+async def test_await_event_and_async_result() -> None:
+    event: Event = Event()
+    result: AsyncResult[int] = AsyncResult()
+    bridge.spawn(lambda: (bridge.sleep(0.001), event.set(), result.set(5)))
+    await event
+    assert await result == 5
+
+
+async def test_blocking_on_a_greenlet_in_a_coroutine_is_refused() -> None:
+    g = bridge.spawn(bridge.sleep, LONG)
+    for block in (g.get, g.join, g.kill, lambda: bridge.joinall([g]), lambda: bridge.sleep(0)):
+        with pytest.raises(BlockingSwitchOutError, match="sync_to_async"):
+            block()
+    await g.ajoin(timeout=1)
+
+
+# -- spawn of coroutine functions -------------------------------------------------------------------
+
+
+class Callable:
+    async def __call__(self, value: Any) -> Any:
+        return await give(value)
+
+    async def method(self, value: Any) -> Any:
+        return await give(value)
+
+    @classmethod
+    async def of_class(cls, value: Any) -> Any:
+        return await give(value)
+
+
+@pytest.mark.parametrize(
+    "function", [give, functools.partial(give), Callable(), Callable().method, Callable.of_class]
+)
+def test_a_coroutine_function_is_awaited(function: Any) -> None:
+    assert bridge.spawn(function, 5).get(timeout=5) == 5
+    assert bridge.spawn_later(0.001, function, 6).get(timeout=5) == 6
+    g: Greenlet[int] = Greenlet(function, value=7)
+    g.start()
+    assert g.get(timeout=5) == 7
+
+
+def test_a_coroutine_that_a_plain_function_returns_is_its_value() -> None:
+    g = bridge.spawn(lambda: give(5))
+    coroutine = g.get()
+    assert isinstance(coroutine, Awaitable)
+    assert bridge.await_(coroutine) == 5
+
+
+def test_errors_of_a_coroutine_function_are_the_greenlet_s(errors: list[Any]) -> None:
+    mine = Mine()
+    g = bridge.spawn(fail, mine)
+    with pytest.raises(Mine):
+        g.get(timeout=5)
+    assert g.exception is mine and errors == [(g, mine)]
+
+
+def test_killing_its_greenlet_cancels_the_coroutine() -> None:
+    record = Record(clean_up=0.002)
+    g = bridge.spawn(record.run)
+    bridge.sleep(0.001)
+    g.kill()
+    assert record.log == ["started", "cancelled", "clean"] and isinstance(g.value, GreenletExit)
+
+
+def test_a_coroutine_function_killed_before_its_start_is_never_called() -> None:
+    record = Record()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        g = bridge.spawn(record.run)
+        g.kill()
+        bridge.sleep(0.001)
+    assert not record.log
+
+
+def test_greenlets_and_coroutines_call_each_other_to_any_depth() -> None:
+    async def down(n: int) -> int:
+        return await bridge.spawn(up, n - 1) + 1 if n else 0
+
+    def up(n: int) -> int:
+        return bridge.await_(down(n - 1)) + 1 if n else 0
+
+    assert bridge.await_(down(20)) == 20
+
+
+# -- bridge.run -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.mark.engines("owned")
+def test_run_takes_coroutines_coroutine_functions_and_plain_functions(quiet: None) -> None:
+    assert bridge.run(give, 5) == 5
+    assert bridge.run(give(6)) == 6
+    assert bridge.run(lambda a: (bridge.sleep(0.001), a)[1], 7) == 7
+    mine = Mine()
+    for main in (functools.partial(fail, mine), functools.partial(fail_now, mine)):
+        with pytest.raises(Mine) as caught:
+            bridge.run(main)
+        assert caught.value is mine
+
+
+@pytest.mark.engines("owned")
+def test_run_cancels_the_tasks_and_kills_the_greenlets_that_are_left(quiet: None) -> None:
+    record = Record(clean_up=0.001)
+    log: list[str] = []
+
+    def f() -> None:
+        try:
+            bridge.sleep(LONG)
+        finally:
+            bridge.sleep(0.001)
+            log.append("killed")
+
+    async def main() -> str:
+        tasks.append(asyncio.ensure_future(record.run()))
+        greenlets.append(bridge.spawn(f))
+        greenlets.append(bridge.spawn(sorted, [1], key=lambda _: f()))
+        await asyncio.sleep(0.002)
+        return "done"
+
+    tasks: list[Any] = []
+    greenlets: list[Any] = []
+    assert bridge.run(main) == "done"
+    assert record.log[-1] == "clean" and tasks[0].cancelled()
+    assert log == ["killed"] * 2
+    assert all(isinstance(g.value, GreenletExit) for g in greenlets)
+
+
+@pytest.mark.engines("owned")
+def test_run_leaves_the_greenlets_of_others_alone(quiet: None) -> None:
+    other = bridge.spawn(bridge.sleep, LONG)
+    bridge.sleep(0)
+    assert bridge.run(give, 1) == 1
+    assert other.started
+    other.kill()
+
+
+@pytest.mark.engines("owned")
+def test_run_closes_asynchronous_generators(quiet: None) -> None:
+    log: list[str] = []
+
+    async def generate() -> Any:
+        try:
+            yield 1
+            yield 2
+        finally:
+            log.append("closed")
+
+    async def main() -> None:
+        generator = generate()
+        kept.append(generator)
+        assert await anext(generator) == 1
+
+    kept: list[Any] = []
+    bridge.run(main)
+    assert log == ["closed"]
+
+
+async def test_run_in_a_coroutine_is_refused_and_says_what_to_write() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeError, match="await main"):
+            bridge.run(give(1))
+        with pytest.raises(RuntimeError, match="await main"):
+            bridge.run(give, 1)
