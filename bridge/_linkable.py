@@ -11,7 +11,6 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import Any
 
-from ._core.callbacks import Callback
 from ._core.hub import get_hub, get_hub_if_exists
 from ._core.waiting import Link, WaitLine
 
@@ -21,22 +20,23 @@ __all__ = ["AbstractLinkable"]
 class _RawLink:
     """A callback that stands in line like a waiter; it is called in the hub of who registered it."""
 
-    __slots__ = ("callback", "dead", "loop", "source", "woken")
+    __slots__ = ("callback", "dead", "hub", "source", "woken")
 
     def __init__(self, source: AbstractLinkable, callback: Callable[[Any], object]) -> None:
         self.source = source
         self.callback = callback
-        self.loop = get_hub().loop
+        self.hub = get_hub()
         self.woken = False
         self.dead = False
 
     def wake(self) -> None:
         if not self.woken:
             self.woken = True
-            if self.loop.thread_ident == get_ident():
-                self.loop.call(self._run)
-            else:
-                self.loop.append_threadsafe(Callback(self._run, ()))
+            loop = self.hub.loop  # not kept: tests replace the loop of a hub
+            if self.hub.thread_ident == get_ident():
+                loop.call(self._run)
+            elif loop is not None:  # None: the thread has ended, and its hub
+                loop.run_callback_threadsafe(self._run)
 
     def take_back(self) -> None:
         """A callback that was told is called."""
@@ -65,8 +65,8 @@ class AbstractLinkable:
 
     @property
     def hub(self) -> Any:
-        """The hub of the current thread, None if it has none; objects are not bound to one."""
-        return get_hub_if_exists()
+        """The hub of the current thread; None before somebody waits, as objects are not bound to a hub."""
+        return get_hub_if_exists() if self._line is not None else None
 
     def linkcount(self) -> int:
         """How many wait: greenlets, coroutines and callbacks."""

@@ -11,7 +11,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.awaiting import await_
 from ._core.hub import get_hub
-from .greenlet import killall
+from .greenlet import BetweenHub, killall
 
 __all__ = ["run"]
 
@@ -65,5 +65,11 @@ def _clean_up(hub: Any, before: set[greenlet]) -> None:
 def _children(hub: Any) -> list[greenlet]:
     import gc
 
-    return [g for g in gc.get_objects() if isinstance(g, greenlet) and g.parent is hub and not g.dead]
+    found = []
+    for g in gc.get_objects():
+        if isinstance(g, greenlet) and not isinstance(g, BetweenHub) and not g.dead:
+            parent = g.parent.parent if isinstance(g.parent, BetweenHub) else g.parent
+            if parent is hub:
+                found.append(g)
+    return found
 

@@ -154,8 +154,8 @@ class Call:
         """In the worker: the function has returned."""
         raise TypeError(f"{type(self).__name__} must define succeed()")
 
-    def fail(self, worker: greenlet, error: BaseException) -> None:
-        """In the worker: the function has raised."""
+    def fail(self, worker: greenlet | None, error: BaseException) -> None:
+        """In the worker: the function has raised. Without one: there is none to call it."""
         raise TypeError(f"{type(self).__name__} must define fail()")
 
 
@@ -284,6 +284,16 @@ class Crew:
                 self.size += 1
             return not needed
 
+    def lost(self, error: BaseException) -> None:
+        """A worker has failed to work: the calls fail if it was the only one."""
+        with self.lock:
+            self.size -= 1
+            calls = self.drain() if not self.size else ()
+        for call in calls:
+            self.unfinished -= 1
+            call.fail(None, error)
+            self.done(call)
+
     def orphan(self) -> None:
         """Nobody will add a call any more. May be called at any point of any thread: takes no lock."""
         self.orphaned = True
@@ -370,10 +380,9 @@ def _work(box: list[Any], crew: Crew) -> None:
         finally:
             del owner
         worker.switch()
-    except BaseException:
-        with crew.lock:
-            crew.size -= 1
+    except BaseException as e:
         _print_failure()
+        crew.lost(e)
     finally:
         try:
             _end_hubs()

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any, Generic, TypeVar, cast
 
 from ._aio.asyncwait import AsyncWait
-from ._core.waiting import Wait
+from ._core.waiting import Wait, WaitLine
 from ._linkable import AbstractLinkable
 from .timeout import Timeout, expired, wait_limited
 
@@ -39,6 +39,21 @@ class _Waitable(AbstractLinkable):
         if not woken:
             line.discard(wait)
         return woken
+
+    def _wait_unlimited(self) -> None:
+        """:meth:`_wait_ready` for the most frequent case."""
+        wait = Wait()
+        line = self._line
+        if line is None:
+            line = self._line = WaitLine()
+        line.append(wait)
+        if self.ready():
+            wait.wake()
+        try:
+            wait.block()
+        except BaseException:
+            line.discard(wait)
+            raise
 
     async def _await_ready(self, timeout: float | None) -> bool:
         wait = AsyncWait()
@@ -97,18 +112,8 @@ class Event(_Waitable):
             return True
         if timeout is not None:
             return self._wait_ready(timeout) or self._flag
-        wait = Wait()
-        line = self._line
-        if line is None:
-            line = self._line_of_waiters()
-        line.append(wait)
-        if self._flag:  # set by another thread before we were in line
-            wait.wake()
-        try:
-            return wait.block()
-        except BaseException:
-            line.discard(wait)
-            raise
+        self._wait_unlimited()
+        return True
 
     async def await_set(self, timeout: float | None = None) -> bool:
         """In a coroutine: :meth:`wait`."""
@@ -215,7 +220,9 @@ class AsyncResult(_Waitable, Generic[T]):
         if not self._exc_info:
             if not block:
                 raise Timeout()
-            if not self._wait_ready(timeout) and not self.ready():
+            if timeout is None:
+                self._wait_unlimited()
+            elif not self._wait_ready(timeout) and not self.ready():
                 raise expired(timeout)
         if self._exc_info:
             self._raise_exception()

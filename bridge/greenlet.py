@@ -260,7 +260,7 @@ class Greenlet(greenlet, Generic[T]):
 
     def _see_end(self) -> None:
         """In the hub: it blocks without a frame of ours, so a parent of its own is to see how it ends."""
-        parent = greenlet(_parent_of_frameless, self.parent)
+        parent = BetweenHub(_parent_of_frameless, self.parent)
         parent.switch(self)
         self.parent = parent
 
@@ -715,6 +715,10 @@ class Greenlet(greenlet, Generic[T]):
         return True
 
     _notify_links = _tell
+
+
+class BetweenHub(greenlet):
+    """The parent of a greenlet that blocks in a function in C without a frame of ours, the hub's child."""
 
 
 def _parent_of_frameless(g: Greenlet[Any]) -> None:

@@ -12,24 +12,25 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._config import config
 from ._core.current import (
-    MAIN_THREAD_IDENT,
+    MAIN_THREAD_IDENT as MAIN_THREAD_IDENT,
     blocking_place,
     get_hub,
-    get_hub_class,
-    get_hub_if_exists,
-    get_loop,
+    get_hub_class as get_hub_class,
+    get_hub_if_exists as get_hub_if_exists,
+    get_loop as get_loop,
     hub_local,
-    set_default_hub_class,
-    set_hub,
-    set_loop,
+    set_default_hub_class as set_default_hub_class,
+    set_hub as set_hub,
+    set_loop as set_loop,
 )
 from ._core.errors import HubDestroyed, InvalidSwitchError, LoopExit
 from ._core.forking import reinit
 from ._core.hub import Hub
 from ._core.waiter import Waiter
 from ._core.waiting import Wait
-from ._ident import IdentRegistry
-from ._joining import iwait, wait
+from ._ident import IdentRegistry as IdentRegistry
+from ._joining import iwait as iwait
+from ._joining import wait as wait
 from .greenlet import _throw_soon
 
 __all__ = [

@@ -20,7 +20,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from queue import Empty, Full
 from time import monotonic
-from typing import Any, ClassVar, Generic, TypeVar
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from greenlet import getcurrent
 
@@ -161,6 +162,9 @@ class SimpleQueue(Generic[T]):
     coroutine ``async for``. All methods may be called from any greenlet, coroutine or thread; those that
     block have a coroutine twin (``aget``, ``aput``).
     """
+
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)  # as the standard library's, not typing's
 
     __slots__ = (
         "__weakref__", "_getters", "_items", "_maxsize", "_open", "_pop", "_push", "_putters", "_tasks", "_shut",
@@ -387,8 +391,11 @@ class SimpleQueue(Generic[T]):
         Raises ShutDown after shutdown(), once the queue is empty.
         """
         if self._plain:
-            if self._items:  # atomic
-                item = self._pop()
+            if self._items:  # atomic, unless the items are a heap
+                try:
+                    item = self._pop()
+                except IndexError:  # another thread took it
+                    return self._wait_for_item(self._get, block, timeout)
                 line = self._putters
                 if line and not line[0].woken:  # atomic; line.tell() without the call
                     line[0].wake()
@@ -424,9 +431,12 @@ class SimpleQueue(Generic[T]):
                 if items:
                     line.tell()  # put by another thread before we were in line
                 wait.block()
-                if items:  # atomic
-                    item = self._pop()
-                    break
+                if items:  # atomic, unless the items are a heap
+                    try:
+                        item = self._pop()
+                        break
+                    except IndexError:
+                        pass  # another thread took it
                 if self.is_shutdown:
                     raise ShutDown
                 wait.woken = False
@@ -483,8 +493,11 @@ class SimpleQueue(Generic[T]):
 
     def get_nowait(self) -> T:
         """Take the first item, or raise Empty. Never blocks."""
-        if self._items and self._plain:  # atomic
-            item = self._pop()
+        if self._items and self._plain:  # atomic, unless the items are a heap
+            try:
+                item = self._pop()
+            except IndexError:
+                return self.get(False)
             line = self._putters
             if line and not line[0].woken:
                 line[0].wake()
@@ -781,15 +794,18 @@ class Channel(Generic[T]):
         :param block: False: only if a getter is waiting now; else Full is raised.
         :param timeout: seconds to wait at the most; then Full is raised.
         """
-        if _cannot_block():
+        try:
+            offer = Wait()
+        except BlockingSwitchOutError:
+            if not _cannot_block():
+                raise
             if not self.getters:
-                raise Full
+                raise Full from None
             self.putters.append(_Deposit(item))
             self.getters.tell()
             return
         if not block:
             timeout = 0
-        offer = Wait()
         offer.item = item
         self.putters.append(offer)
         line = self.getters
@@ -817,14 +833,19 @@ class Channel(Generic[T]):
             item = self._take()
             if item is not _NOT_YET:
                 return item  # type: ignore[no-any-return]
-        if _cannot_block():
-            raise Empty
         if timeout is not None or not block:
+            if _cannot_block():
+                raise Empty
             return _stand_in_line(  # type: ignore[no-any-return]
                 self.getters, self._take, self._has_putter, timeout if block else 0, Empty
             )
         # the same for the most frequent case
-        wait = Wait()
+        try:
+            wait = Wait()
+        except BlockingSwitchOutError:
+            if _cannot_block():
+                raise Empty from None
+            raise
         line = self.getters
         putters = self.putters
         line.append(wait)
@@ -845,10 +866,13 @@ class Channel(Generic[T]):
             if line and putters:
                 line.tell()
             raise
-        line.discard(wait)
+        offer.wake()
+        if line[0] is wait and not line.tombstones:
+            line.popleft()
+        else:
+            line.discard(wait)
         if line and putters:
             line.tell()
-        offer.wake()
         return offer.item  # type: ignore[no-any-return]
 
     def _take(self) -> Any:

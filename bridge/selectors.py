@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import selectors as __selectors__
+from asyncio import _get_running_loop as _running_loop
+from asyncio import _set_running_loop
 from typing import TYPE_CHECKING, Any
 
 from ._fdwait import IN, OUT, FdSet, HasFileno, _new_epoll, _new_poll, let_others_run, wait_ready
@@ -78,8 +80,19 @@ class GeventSelector(__selectors__._BaseSelectorImpl):
 
         :param timeout: seconds; None waits for ever, 0 or less only looks.
 
-        Blocks the greenlet, and lets others run in any case; in a coroutine only below a portal.
+        Blocks the greenlet, and lets others run in any case; in a coroutine only below a portal. An asyncio
+        loop that a greenlet runs may stand on this selector: other greenlets do not see that it runs.
         """
+        running = _running_loop()
+        if running is None or getattr(running, "_selector", None) is not self:
+            return self._select(timeout)
+        _set_running_loop(None)
+        try:
+            return self._select(timeout)
+        finally:
+            _set_running_loop(running)
+
+    def _select(self, timeout: float | None) -> list[tuple[__selectors__.SelectorKey, int]]:
         blocking = timeout is None or timeout > 0
         let_others_run(blocking)
         found: list[tuple[int, int]] | None = self._probe()

@@ -58,7 +58,7 @@ class _PoolCall(Call):
         self.slots.release()
         self.result.set(value)
 
-    def fail(self, worker: greenlet, error: BaseException) -> None:
+    def fail(self, worker: greenlet | None, error: BaseException) -> None:
         self.slots.release()
         info = (type(error), error, error.__traceback__)
         flights = self.flights
@@ -411,7 +411,7 @@ class _FutureCall(Call):
     def succeed(self, value: Any) -> None:
         self.result.set_result(value)
 
-    def fail(self, worker: greenlet, error: BaseException) -> None:
+    def fail(self, worker: greenlet | None, error: BaseException) -> None:
         self.result.set_exception(error)
 
 

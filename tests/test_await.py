@@ -119,6 +119,7 @@ def test_a_coroutine_awaited_shares_the_context_of_the_greenlet() -> None:
     assert variable.get() == "default"
 
 
+@pytest.mark.asyncio
 async def test_await_in_a_coroutine_without_a_portal_says_what_to_write() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # never awaited
@@ -266,6 +267,7 @@ def test_killed_in_the_moment_of_the_result_nothing_is_left_behind(errors: list[
 # -- await greenlet: a coroutine waits for a greenlet -----------------------------------------------
 
 
+@pytest.mark.asyncio
 async def test_await_greenlet_is_its_get() -> None:
     assert await bridge.spawn(lambda: (bridge.sleep(0.001), 5)[1]) == 5
     done = bridge.spawn(int)
@@ -278,6 +280,7 @@ async def test_await_greenlet_is_its_get() -> None:
     assert caught.value is mine
 
 
+@pytest.mark.asyncio
 async def test_a_killed_greenlet_gives_its_greenlet_exit() -> None:
     g = bridge.spawn(bridge.sleep, LONG)
     await asyncio.sleep(0)
@@ -288,6 +291,7 @@ async def test_a_killed_greenlet_gives_its_greenlet_exit() -> None:
     assert isinstance(await unstarted, GreenletExit)
 
 
+@pytest.mark.asyncio
 async def test_several_tasks_and_greenlets_wait_for_one_greenlet() -> None:
     event = Event()
     g = bridge.spawn(lambda: (event.wait(), 5)[1])
@@ -302,6 +306,7 @@ async def test_several_tasks_and_greenlets_wait_for_one_greenlet() -> None:
     assert await asyncio.gather(*tasks) == [5, 5, 5] and await other == 5
 
 
+@pytest.mark.asyncio
 async def test_aget_and_ajoin_give_up_after_their_time_and_touch_nothing() -> None:
     g = bridge.spawn(bridge.sleep, LONG)
     with pytest.raises(Timeout) as caught:
@@ -321,6 +326,7 @@ async def test_aget_and_ajoin_give_up_after_their_time_and_touch_nothing() -> No
     assert g.ready()
 
 
+@pytest.mark.asyncio
 async def test_a_cancelled_waiter_cancels_the_greenlet_and_waits_for_its_end(errors: list[Any]) -> None:
     log: list[str] = []
 
@@ -347,6 +353,7 @@ async def test_a_cancelled_waiter_cancels_the_greenlet_and_waits_for_its_end(err
     assert not errors  # who awaits it has it: it is not printed
 
 
+@pytest.mark.asyncio
 async def test_a_cancelled_greenlet_that_returns_a_value_leaves_its_waiter_cancelled() -> None:
     def f() -> str:
         try:
@@ -367,6 +374,7 @@ async def test_a_cancelled_greenlet_that_returns_a_value_leaves_its_waiter_cance
     assert g.value == "value"
 
 
+@pytest.mark.asyncio
 async def test_a_greenlet_that_has_not_begun_is_cancelled_without_running(errors: list[Any]) -> None:
     log: list[int] = []
     g = bridge.spawn_later(LONG, log.append, 1)
@@ -382,6 +390,7 @@ async def test_a_greenlet_that_has_not_begun_is_cancelled_without_running(errors
     assert g.ready() and not log and not errors
 
 
+@pytest.mark.asyncio
 async def test_shield_and_asyncio_timeout_around_a_greenlet() -> None:
     event = Event()
     g = bridge.spawn(lambda: (event.wait(), 5)[1])
@@ -399,11 +408,13 @@ async def test_shield_and_asyncio_timeout_around_a_greenlet() -> None:
     assert h.ready()
 
 
+@pytest.mark.asyncio
 async def test_gather_wait_for_and_task_groups_take_greenlets() -> None:
     assert await asyncio.gather(bridge.spawn(lambda: 1), bridge.spawn(lambda: 2)) == [1, 2]
     assert await asyncio.wait_for(bridge.spawn(lambda: 3), 5) == 3
 
 
+@pytest.mark.asyncio
 async def test_await_event_and_async_result() -> None:
     event: Event = Event()
     result: AsyncResult[int] = AsyncResult()
@@ -412,9 +423,11 @@ async def test_await_event_and_async_result() -> None:
     assert await result == 5
 
 
+@pytest.mark.asyncio
 async def test_blocking_on_a_greenlet_in_a_coroutine_is_refused() -> None:
     g = bridge.spawn(bridge.sleep, LONG)
-    for block in (g.get, g.join, g.kill, lambda: bridge.joinall([g]), lambda: bridge.sleep(0)):
+    await asyncio.sleep(0.001)
+    for block in (g.get, g.join, lambda: bridge.joinall([g]), lambda: bridge.sleep(0), g.kill):
         with pytest.raises(BlockingSwitchOutError, match="sync_to_async"):
             block()
     await g.ajoin(timeout=1)
@@ -568,6 +581,7 @@ def test_run_closes_asynchronous_generators(quiet: None) -> None:
     assert log == ["closed"]
 
 
+@pytest.mark.asyncio
 async def test_run_in_a_coroutine_is_refused_and_says_what_to_write() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

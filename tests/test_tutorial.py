@@ -19,6 +19,9 @@ from pathlib import Path
 
 import pytest
 
+# each program runs in a process of its own, on each loop
+pytestmark = pytest.mark.engines("none")
+
 TUTORIAL = Path(__file__).resolve().parents[1] / "examples" / "tutorial"
 
 #: Seconds after which a program counts as hung; each one needs less than one.

@@ -557,6 +557,11 @@ class Engine:
                 self._watched_tasks.add(task)
                 task.add_done_callback(self._look_again)
             return True
+        own = (getattr(self.aio, "_read_from_self", None), self._arm_again, self.entry)
+        if any(h._callback not in own and not h._cancelled for h in getattr(self.aio, "_ready", ())):
+            # calls that are to come, as those that a task makes which has just ended: ask again after them
+            self.aio.call_soon(self._arm_again)
+            return True
         scheduled = getattr(self.aio, "_scheduled", None)
         if scheduled is None:
             return True  # uvloop lists neither its timers nor its files: it may be

@@ -227,11 +227,8 @@ class WaitLine(deque[Any]):
     death of n waiters cost n²; tombstones go when they reach an end, or when they are the majority.
     """
 
-    __slots__ = ("tombstones",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tombstones = 0
+    #: entries in the middle that have left
+    tombstones = 0  # of the class until there is one: a line is made without a call of Python code
 
     def discard(self, wait: Any) -> bool:
         """Take ``wait`` out of the line, wherever it is; False if it has left."""

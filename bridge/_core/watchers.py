@@ -240,42 +240,50 @@ class io(watcher):
             raise ValueError(f"fd must be non-negative: {fd!r}")
         if events & ~(READ | WRITE | 128) or not events & (READ | WRITE):
             raise ValueError(f"illegal event mask: {events!r}; use READ (1), WRITE (2) or both")
-        self._interest = Interest(fd, events & (READ | WRITE), self._queue, ref)
+        self._fd = fd
+        self._events = events & (READ | WRITE)
+        # Only while it watches: it refers to us, and a stopped watcher shall be freed at once.
+        self._interest: Interest | None = None
         super().__init__(loop, ref, priority)
 
     @property
     def fd(self) -> int:
         """The file descriptor; may be set while the watcher is stopped."""
-        return self._interest.fd
+        return self._fd
 
     @fd.setter
     def fd(self, value: int) -> None:
-        self._change(value, self._interest.events)
+        self._check_stopped()
+        self._fd = value
 
     @property
     def events(self) -> int:
         """READ, WRITE or both; may be set while the watcher is stopped."""
-        return self._interest.events
+        return self._events
 
     @events.setter
     def events(self, value: int) -> None:
-        self._change(self._interest.fd, value)
+        self._check_stopped()
+        self._events = value & (READ | WRITE)
 
     @property
     def events_str(self) -> str:
         """The events in words."""
-        return "|".join(n for bit, n in ((READ, "READ"), (WRITE, "WRITE")) if self.events & bit)
+        return "|".join(n for bit, n in ((READ, "READ"), (WRITE, "WRITE")) if self._events & bit)
 
-    def _change(self, fd: int, events: int) -> None:
+    def _check_stopped(self) -> None:
         if self._active:
             raise AttributeError("'io' watcher attribute is read-only while watcher is active")
-        self._interest.fd, self._interest.events = fd, events & (READ | WRITE)
 
     def _begin(self) -> None:
-        self.loop.get_poller().add(self._interest)
+        interest = Interest(self._fd, self._events, self._queue, self._ref)
+        self.loop.get_poller().add(interest)
+        self._interest = interest
 
     def _end(self) -> None:
-        self.loop.get_poller().remove(self._interest)
+        if self._interest is not None:
+            self.loop.get_poller().remove(self._interest)
+            self._interest = None
 
     # the poller counts for us
     def _hold(self) -> None:
@@ -292,10 +300,9 @@ class io(watcher):
     @ref.setter
     def ref(self, value: bool) -> None:
         if bool(value) != self._ref:
+            self._ref = bool(value)
             if self._active:
                 self._end()
-            self._ref = self._interest.ref = bool(value)
-            if self._active:
                 self._begin()
 
     def start(self, callback: Callable[..., Any], *args: Any, pass_events: bool = False) -> None:
@@ -587,20 +594,24 @@ class child(watcher):
         self.rstatus = 0
         #: true if it has ended, but somebody else has taken its status
         self.stolen = False
-        self._watch = ChildWatch(loop, pid, self._told, ref)
+        self._pid = pid
+        self._watch: ChildWatch | None = None
         super().__init__(loop, ref, priority)
 
     @property
     def pid(self) -> int:
         """The process that is watched."""
-        return self._watch.pid
+        return self._pid
 
     def _begin(self) -> None:
         self.loop.install_sigchld()
+        self._watch = ChildWatch(self.loop, self._pid, self._told, self._ref)
         self._watch.start()
 
     def _end(self) -> None:
-        self._watch.stop()
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
 
     # the watch counts for us
     def _hold(self) -> None:
@@ -617,13 +628,14 @@ class child(watcher):
     @ref.setter
     def ref(self, value: bool) -> None:
         if bool(value) != self._ref:
-            self._ref = self._watch.ref = bool(value)
-            if self._watch.started:
-                self._watch.stop()
-                self._watch.start()
+            self._ref = bool(value)
+            if self._watch is not None:
+                self._end()
+                self._begin()
 
     def _told(self, status: int | None) -> None:
-        self.rpid = self._watch.pid
+        self._watch = None
+        self.rpid = self._pid
         if status is None:
             self.stolen = True
         else:
