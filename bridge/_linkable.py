@@ -38,6 +38,11 @@ class _RawLink:
             elif loop is not None:  # None: the thread has ended, and its hub
                 loop.run_callback_threadsafe(self._run)
 
+    def abandoned(self) -> bool:
+        """True if the loop in whose hub it was to be called is gone."""
+        loop = self.hub.loop
+        return loop is None or loop.aio.is_closed()
+
     def take_back(self) -> None:
         """A callback that was told is called."""
 

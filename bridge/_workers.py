@@ -474,11 +474,12 @@ class WorkerGreenlet(greenlet):
             call.func = call.args = call.kwargs = call.context = None
             call.succeed(value)
         else:
-            # without this frame, which is nobody's business and would make a cycle
             tb = error.__traceback__
-            error.__traceback__ = tb.tb_next if tb is not None else None
+            error.__traceback__ = tb.tb_next if tb is not None else None  # this frame is nobody's business
             call.fail(self, error)
         crew.done(call)
+        # the frames in the traceback go on to refer to this one
+        del call, error
 
     def _before_run_task(
         self,

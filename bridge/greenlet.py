@@ -312,8 +312,7 @@ class Greenlet(greenlet, Generic[T]):
     @property
     def loop(self) -> Loop:
         """The loop that this greenlet belongs to."""
-        hub = self.parent
-        return hub.loop if isinstance(hub, Hub) else get_hub().loop
+        return _hub_of(self).loop
 
     @classmethod
     def spawn(cls: type[G], *args: Any, **kwargs: Any) -> G:
@@ -325,8 +324,8 @@ class Greenlet(greenlet, Generic[T]):
     @classmethod
     def spawn_later(cls: type[G], seconds: float, *args: Any, **kwargs: Any) -> G:
         """Make a greenlet and start it in ``seconds``. Does not block."""
-        if cls is Greenlet and args and not callable(args[0]):
-            raise TypeError(f"The run argument or self._run must be callable, not {args[0]!r}")
+        if cls is Greenlet and not args and "run" not in kwargs:
+            raise TypeError("spawn_later(seconds, function, *args, **kwargs): the function is missing")
         g = cls(*args, **kwargs)
         g.start_later(seconds)
         return g
@@ -421,8 +420,7 @@ class Greenlet(greenlet, Generic[T]):
     @property
     def minimal_ident(self) -> int:
         """A small number that no other live greenlet has; it is used again after this one is gone."""
-        hub = self.parent if isinstance(self.parent, Hub) else get_hub()
-        ident: int = hub.ident_registry.get_ident(self)
+        ident: int = self.parent.ident_registry.get_ident(self)  # type: ignore[union-attr]
         self.__dict__["_ident"] = ident  # shown by repr() from now on
         return ident
 
@@ -442,8 +440,7 @@ class Greenlet(greenlet, Generic[T]):
         return f"<{type(self).__name__}{self._named()} at {id(self):#x}{self._formatinfo()}>"
 
     def _named(self) -> str:
-        own = self.__dict__.get("name")
-        return "" if own is None else f' "{own}"'
+        return f' "{self.name}"' if "name" in self.__dict__ or "_ident" in self.__dict__ else ""
 
     def _formatinfo(self) -> str:
         try:
@@ -488,7 +485,7 @@ class Greenlet(greenlet, Generic[T]):
 
     def _die_unstarted(self, exception: Any) -> None:
         if not isinstance(exception, BaseException):
-            exception = exception() if exception is not None else GreenletExit()
+            exception = exception() if _is_exception(exception) else _no_exception(exception)
         self._failed(exception)
 
     def _maybe_kill_before_start(self, exception: Any) -> bool:
@@ -529,13 +526,10 @@ class Greenlet(greenlet, Generic[T]):
         :param block: False: do not wait.
         :param timeout: seconds to wait at the most; returns silently when they are over.
 
-        Nothing happens if it has ended. One that has not begun never will. TypeError if ``exception`` is no
-        exception. May be called in the greenlet itself: the exception arrives when it blocks next.
+        Nothing happens if it has ended. One that has not begun never will. If ``exception`` is no
+        exception, a TypeError that says so is raised in the greenlet. May be called in the greenlet itself:
+        the exception arrives when it blocks next.
         """
-        if not isinstance(exception, BaseException) and not (
-            isinstance(exception, type) and issubclass(exception, BaseException)
-        ):
-            raise TypeError(f"kill(exception={exception!r}): an exception class or instance is needed")
         if self._maybe_kill_before_start(exception):
             return
         _throw_soon(self, exception)
@@ -583,11 +577,13 @@ class Greenlet(greenlet, Generic[T]):
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         # structured: leaving the block normally waits for the end, by an exception ends it with that
+        if typ is not None:
+            self.kill(value if value is not None else typ)
+            return
         try:
-            if typ is not None:
-                self.kill(value if value is not None else typ)
-        finally:
             self.join()
+        finally:
+            self.kill()  # the wait may have been interrupted
 
     def __await__(self) -> Generator[Any, None, T]:
         """In a coroutine: the value; cancelling the waiting task cancels the greenlet."""
@@ -720,6 +716,11 @@ class Greenlet(greenlet, Generic[T]):
 class BetweenHub(greenlet):
     """The parent of a greenlet that blocks in a function in C without a frame of ours, the hub's child."""
 
+    @property
+    def ident_registry(self) -> Any:
+        """That of the hub."""
+        return self.parent.ident_registry  # type: ignore[union-attr]
+
 
 def _parent_of_frameless(g: Greenlet[Any]) -> None:
     """Between the hub and a greenlet that has no frame of ours: what comes out of that ends here."""
@@ -807,10 +808,28 @@ class _Delivery:
         return self.loop.to_runner()  # nobody to hand over to: the hub goes on
 
 
+def _is_exception(exception: Any) -> bool:
+    return isinstance(exception, BaseException) or (
+        isinstance(exception, type) and issubclass(exception, BaseException)
+    )
+
+
+def _no_exception(exception: Any) -> TypeError:
+    return TypeError(f"kill(exception={exception!r}): an exception class or instance is needed")
+
+
+def _hub_of(g: greenlet) -> Hub:
+    """The hub of a greenlet, which may belong to another thread."""
+    parent = g.parent
+    if isinstance(parent, BetweenHub):
+        parent = parent.parent
+    return parent if isinstance(parent, Hub) else get_hub()
+
+
 def _throw_soon(g: greenlet, exception: Any) -> None:
     """Have ``exception`` raised in ``g`` after what is ready now."""
-    loop = g.parent.loop if isinstance(g.parent, Hub) else get_hub().loop
-    loop.ready.append(_Delivery(loop, g, exception))
+    loop = _hub_of(g).loop
+    loop.ready.append(_Delivery(loop, g, exception if _is_exception(exception) else _no_exception(exception)))
     if not loop.armed:
         loop.arm()
 
@@ -886,6 +905,8 @@ def killall(
     if not alive:
         return
     loop = get_hub().loop
+    if not _is_exception(exception):
+        exception = _no_exception(exception)
     if not block:
         loop.call(_throw_all, alive, exception)
         return

@@ -123,7 +123,9 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
         try:
             loop.park()
             if timer[2] is not None:
-                raise InvalidSwitchError(f"{current!r} was switched to while it sleeps; use kill() to end a sleep")
+                raise InvalidSwitchError(
+                    f"{current!r} was switched to while it sleeps; use kill() to end a sleep"
+                )
         except BaseException:
             if not loop.cancel(timer):
                 loop.unready(current)

@@ -93,7 +93,14 @@ class Semaphore(AbstractLinkable):
 
     def _wait_in_line(self, timeout: float | Timeout | None, take: bool) -> bool:
         deadline = None
-        if timeout is not None and not isinstance(timeout, Timeout):
+        if isinstance(timeout, Timeout):
+            if not timeout.pending:
+                timeout.start()  # here and not at each turn of the loop: it counts once
+                try:
+                    return self._wait_in_line(timeout, take)
+                finally:
+                    timeout.cancel()
+        elif timeout is not None:
             if timeout < 0:
                 return False
             deadline = monotonic() + timeout
@@ -101,6 +108,8 @@ class Semaphore(AbstractLinkable):
         line = self._line
         if line is None:
             line = self._line_of_waiters()
+        if line:
+            line.prune()
         line.append(wait)
         try:
             while True:
@@ -149,6 +158,8 @@ class Semaphore(AbstractLinkable):
         deadline = None if timeout is None else monotonic() + timeout
         wait = AsyncWait()
         line = self._line_of_waiters()
+        if line:
+            line.prune()
         line.append(wait)
         try:
             while True:

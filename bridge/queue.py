@@ -83,10 +83,17 @@ def _stand_in_line(
     ``more()`` says whether there is something for the next in line. After ``timeout`` ``error`` is raised.
     """
     deadline = None
-    if timeout is not None and not isinstance(timeout, Timeout):
-        deadline = monotonic() + timeout
+    started = None
     if wait is None:
         wait = Wait()
+    if isinstance(timeout, Timeout):
+        if not timeout.pending:
+            started = timeout  # here and not at each turn of the loop: it counts once
+            timeout.start()
+    elif timeout is not None:
+        deadline = monotonic() + timeout
+    if line:
+        line.prune()
     line.append(wait)
     try:
         while True:
@@ -108,6 +115,8 @@ def _stand_in_line(
                     raise error
                 return result
     finally:
+        if started is not None:
+            started.cancel()
         wait.give_up()
         line.discard(wait)
         if line and more():
@@ -130,6 +139,8 @@ async def _stand_in_line_async(
     deadline = None if timeout is None else monotonic() + timeout
     if wait is None:
         wait = AsyncWait()
+    if line:
+        line.prune()
     line.append(wait)
     try:
         while True:
@@ -424,14 +435,15 @@ class SimpleQueue(Generic[T]):
                 raise Empty from None
             raise
         line = self._getters
+        if line:
+            line.prune()
         line.append(wait)
-        items = self._items
         try:
             while True:
-                if items:
+                if self._items:
                     line.tell()  # put by another thread before we were in line
                 wait.block()
-                if items:  # atomic, unless the items are a heap
+                if self._items:  # atomic, unless the items are a heap
                     try:
                         item = self._pop()
                         break
@@ -439,17 +451,17 @@ class SimpleQueue(Generic[T]):
                         pass  # another thread took it
                 if self.is_shutdown:
                     raise ShutDown
-                wait.woken = False
+                wait.again()
         except BaseException:
             line.discard(wait)
             if line and self._has_item():
                 line.tell()
             raise
-        if line[0] is wait and not line.tombstones:
+        if line and line[0] is wait and not line.tombstones:
             line.popleft()
         else:
             line.discard(wait)
-        if items and line:
+        if self._items and line:
             line.tell()
         if self._putters:
             self._putters.tell()
@@ -740,6 +752,10 @@ class _Deposit:
     def wake(self) -> None:
         """Nobody waits."""
 
+    def abandoned(self) -> bool:
+        """False: an item is not tied to a loop."""
+        return False
+
 
 class Channel(Generic[T]):
     """A queue that holds nothing: put() waits until a getter has taken the item."""
@@ -807,6 +823,8 @@ class Channel(Generic[T]):
         if not block:
             timeout = 0
         offer.item = item
+        if self.putters:
+            self.putters.prune()
         self.putters.append(offer)
         line = self.getters
         if line and not line[0].woken:
@@ -848,6 +866,8 @@ class Channel(Generic[T]):
             raise
         line = self.getters
         putters = self.putters
+        if line:
+            line.prune()
         line.append(wait)
         try:
             if putters:
@@ -867,7 +887,7 @@ class Channel(Generic[T]):
                 line.tell()
             raise
         offer.wake()
-        if line[0] is wait and not line.tombstones:
+        if line and line[0] is wait and not line.tombstones:
             line.popleft()
         else:
             line.discard(wait)
@@ -894,6 +914,8 @@ class Channel(Generic[T]):
         """In a coroutine: :meth:`put`."""
         offer = _AsyncOffer()
         offer.item = item
+        if self.putters:
+            self.putters.prune()
         self.putters.append(offer)
         self.getters.tell()
         try:

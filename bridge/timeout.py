@@ -234,7 +234,7 @@ def wait_limited(wait: Wait, timeout: Any) -> bool:
     try:
         return wait.block(None)
     except BaseException as e:
-        if e is timeout or (timeout.exception is not None and e is timeout.exception):
+        if e is timeout:
             return False
         raise
     finally:

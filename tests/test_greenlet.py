@@ -153,6 +153,8 @@ def test_what_cannot_be_called_is_refused_by_name(wrong: Any) -> None:
         with pytest.raises(TypeError, match="must be callable") as caught:
             make()
         assert repr(wrong) in str(caught.value)
+    with pytest.raises(TypeError, match="missing"):
+        bridge.spawn_later(0)
 
 
 def test_subclass_overrides_run_and_gets_the_arguments() -> None:
@@ -506,15 +508,26 @@ def test_kill_in_a_callback_of_the_hub_works_only_without_blocking(errors: Error
     assert len(errors) == 1 and isinstance(h.value, GreenletExit)
 
 
+@FRAMELESS
 @pytest.mark.parametrize("wrong", [5, "x", None, int, object()])
-def test_kill_by_what_is_no_exception_is_refused(wrong: Any) -> None:
-    g = bridge.spawn(bridge.sleep, 100)
+def test_killed_by_what_is_no_exception_it_ends_with_a_type_error_that_says_so(
+    wrong: Any, frameless: bool, errors: Errors
+) -> None:
+    functions = (sorted, [1]) if frameless else (bridge.sleep, 100)
+    key = {"key": lambda _: bridge.sleep(100)} if frameless else {}
+    running = [bridge.spawn(*functions, **key) for _ in range(3)]
     bridge.sleep(0)
-    with pytest.raises(TypeError, match="exception") as caught:
-        g.kill(wrong)
-    assert repr(wrong) in str(caught.value)
-    assert state(g) == ALIVE
-    g.kill()
+    running[0].kill(wrong)
+    bridge.kill(running[1], wrong)
+    bridge.killall(running[2:], wrong)
+    unstarted = [bridge.spawn(*functions, **key) for _ in range(3)]
+    unstarted[0].kill(wrong)
+    bridge.kill(unstarted[1], wrong)
+    bridge.killall(unstarted[2:], wrong)
+    for g in running + unstarted:
+        assert state(g) == FAILURE
+        assert isinstance(g.exception, TypeError) and f"exception={wrong!r}" in str(g.exception)
+    assert len(errors) == 6
 
 
 def test_a_waiter_killed_after_it_was_served_loses_nothing() -> None:
@@ -837,6 +850,12 @@ def test_with_throws_the_exception_of_its_body_into_the_greenlet(errors: Errors)
     assert state(unstarted) == SUCCESS and caught == [error]
 
 
+def test_with_whose_wait_is_interrupted_kills_the_greenlet() -> None:
+    with pytest.raises(bridge.Timeout), bridge.Timeout(0.002), bridge.spawn(bridge.sleep, 100) as g:
+        pass
+    assert state(g) == SUCCESS and isinstance(g.value, GreenletExit)
+
+
 # -- functions written in C run without a frame of ours ---------------------------------------------
 
 
@@ -1134,6 +1153,8 @@ def test_minimal_ident_is_the_smallest_free_number_and_used_again(no_gc: None) -
 def test_names_and_repr() -> None:
     g = Greenlet(_raiser)
     assert repr(g) == f"<Greenlet at {id(g):#x}: _raiser>"
+    shown = Greenlet(_raiser)
+    assert f'"Greenlet-{shown.minimal_ident}"' in repr(shown)  # a number that was asked for is shown
     assert g.name == f"Greenlet-{g.minimal_ident}"
     assert repr(g) == f'<Greenlet "Greenlet-{g.minimal_ident}" at {id(g):#x}: _raiser>'
     g.name = "mine"
@@ -1148,6 +1169,17 @@ def test_names_and_repr() -> None:
 
     s = Sub()
     assert repr(s) == f"<Sub at {id(s):#x}: _run>" and s.name == f"Sub-{s.minimal_ident}"
+
+
+def test_a_builtin_that_blocks_has_a_name_and_a_loop_like_any_other() -> None:
+    g = bridge.spawn(sorted, [1], key=lambda _: bridge.sleep(100))
+    bridge.sleep(0)
+    assert g.loop is bridge.get_hub().loop and g.name == f"Greenlet-{g.minimal_ident}"
+    killer = threading.Thread(target=functools.partial(g.kill, block=False))
+    killer.start()
+    g.join(timeout=5)
+    killer.join()
+    assert isinstance(g.value, GreenletExit)
 
 
 def test_spawn_callbacks_are_called_for_each_start_once_however_often_added() -> None:

@@ -460,6 +460,26 @@ def test_a_timeout_object_given_to_a_wait_gives_false_and_to_a_get_is_raised() -
     g.kill()
 
 
+@pytest.mark.parametrize("exception", [Mine, Mine()])
+def test_the_exception_of_a_timeout_object_given_to_a_wait_is_raised(exception: Any) -> None:
+    g = bridge.spawn(bridge.sleep, LONG)
+    semaphore = Semaphore(0)
+    waits: list[Callable[..., object]] = [
+        Event().wait,
+        AsyncResult().wait,
+        AsyncResult().get,
+        g.join,
+        g.get,
+        lambda timeout: semaphore.acquire(timeout=timeout),
+        lambda timeout: Queue().get(timeout=timeout),
+    ]
+    for wait in waits:
+        with pytest.raises(Mine) as caught:
+            wait(timeout=Timeout(SHORT, exception))
+        assert caught.value is exception or exception is Mine
+    g.kill()
+
+
 def test_an_enclosing_limit_goes_through_every_kind_of_wait() -> None:
     g = bridge.spawn(bridge.sleep, LONG)
     waits: list[Callable[[], object]] = [

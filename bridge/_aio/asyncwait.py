@@ -73,6 +73,10 @@ class AsyncWait(Link):
                 if not self.aio.is_closed():
                     raise
 
+    def abandoned(self) -> bool:
+        """True if the loop in which it waits was closed: it will never go on."""
+        return self.aio.is_closed()
+
     def notify(self, source: Any) -> None:
         """What the wait was for has finished: :meth:`wake`."""
         self.wake()

@@ -73,6 +73,7 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
         self._awake = False
         self._finished = False
         self.thread_ident = get_ident()
+        self.aio: Any = None  # the loop, from the first step on
         self.ready = self
         self.to_runner = self.park
 
@@ -125,6 +126,8 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
             raise RuntimeError("cannot reuse already awaited coroutine")
         self._runner = current = getcurrent()
         self._task = task = asyncio.current_task()
+        if self.aio is None:
+            self.aio = asyncio.get_running_loop()
         interruption = self._interruption
         if interruption is not None:
             self._interruption = None

@@ -202,8 +202,10 @@ class Engine:
         self.armed = True
         try:
             self._schedule(self.entry, context=self._context)
-        except BaseException:
+        except BaseException as e:
             self.armed = False
+            if isinstance(e, RuntimeError) and self.aio.is_closed():
+                return  # whoever waits in a closed loop has been abandoned with it
             raise
 
     def _arm_again(self) -> None:
@@ -483,6 +485,7 @@ class Engine:
     def own(self) -> None:
         """The loop has been left by who ran it: it is ours to run."""
         self.owned = True
+        self.turns = 0  # nobody hands over until the hub has run
         self.entry = self._own_round
         self.probe = self.get_running
         self.armed = True

@@ -114,8 +114,8 @@ class Hub(greenlet):
 
     # -- switching --------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """What the hub greenlet does; entered by the first switch to it."""
+    def run(self, *_came: object) -> None:
+        """What the hub greenlet does; entered by the first switch to it, or by a greenlet that has ended."""
         try:
             while not self._closing:
                 if self.loop.owned:

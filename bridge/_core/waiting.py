@@ -203,6 +203,10 @@ class Wait(Link):
                 if not engine.armed:
                     engine.arm()
 
+    def abandoned(self) -> bool:
+        """True if the loop in which it waits was closed: it will never go on."""
+        return self.engine.aio.is_closed()  # type: ignore[no-any-return]
+
     def notify(self, source: Any) -> None:
         """What the wait was for has finished: :meth:`wake`."""
         self.wake()
@@ -288,6 +292,11 @@ class WaitLine(deque[Any]):
         ):  # atomic
             self.tombstones = 0
             _refill(self, alive)
+
+    def prune(self) -> None:
+        """Drop those at the head whose loop was closed: told or not, they will never leave by themselves."""
+        while self and self[0].abandoned():
+            self.leave()
 
     def tell(self) -> None:
         """Wake the head, if there is one that was not told yet. It stays in line."""
