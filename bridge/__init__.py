@@ -105,7 +105,8 @@ def spawn_later(seconds: float, *args: Any, **kwargs: Any) -> Greenlet[Any]:
 
 #: What ``bridge.X`` loads at the first use.
 _LAZY_MODULES = frozenset({
-    "core", "event", "events", "exceptions", "local", "lock", "monkey", "os", "pool", "queue", "select", "signal",
+    "core", "event", "events", "exceptions", "local", "lock", "monkey", "os", "pool", "queue", "select",
+    "selectors", "signal",
     "threadpool", "time", "util",
 })  # fmt: skip
 

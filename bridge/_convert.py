@@ -28,9 +28,14 @@ def sync_to_async(func: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     CancelledError where the function blocks. TypeError for a coroutine function: that needs no greenlet.
     """
     if not callable(func):
-        raise TypeError(f"sync_to_async() takes a function, not {func!r}; write sync_to_async(f)(x), not sync_to_async(f(x))")
+        raise TypeError(
+            f"sync_to_async() takes a function, not {func!r}; "
+            "write sync_to_async(f)(x), not sync_to_async(f(x))"
+        )
     if inspect.iscoroutinefunction(func):
-        raise TypeError(f"sync_to_async() takes a blocking function; {func!r} is asynchronous already: await it")
+        raise TypeError(
+            f"sync_to_async() takes a blocking function; {func!r} is asynchronous already: await it"
+        )
 
     @functools.wraps(func)
     async def in_greenlet(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -44,9 +49,14 @@ def sync_to_async(func: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 
 
 def async_to_sync(func: Callable[P, Awaitable[T]]) -> Callable[P, T]:
-    """Make a blocking function of an async one, for greenlets: a call waits for the result with ``await_``."""
+    """Make a blocking function of an async one, for greenlets: a call waits with ``await_``.
+
+    TypeError if ``func`` can't be called.
+    """
     if not callable(func):
-        raise TypeError(f"async_to_sync() takes a function, not {func!r}; to await an object write await_({func!r})")
+        raise TypeError(
+            f"async_to_sync() takes a function, not {func!r}; to await an object write await_({func!r})"
+        )
 
     @functools.wraps(func)
     def in_coroutine(*args: P.args, **kwargs: P.kwargs) -> T:

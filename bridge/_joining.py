@@ -56,7 +56,7 @@ def _register(objects: list[Any], collector: _Collector) -> None:
             rawlink = getattr(obj, "rawlink", None)
             if rawlink is None:
                 raise TypeError(
-                    f"wait() and joinall() take greenlets, events and the like, which have rawlink(); not {obj!r}"
+                    f"wait() and joinall() take greenlets, events and what else has rawlink(), not {obj!r}"
                 )
             rawlink(collector)
             linked.append(obj)
@@ -77,7 +77,7 @@ def iwait(
     The result is a context manager too: leaving it lets go of the objects not waited for.
     """
     if objects is None:
-        get_hub().join(timeout=timeout)  # type: ignore[arg-type]
+        get_hub().join(timeout=timeout)
         return iter(())
     return _IWait(list(objects), timeout, count)
 

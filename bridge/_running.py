@@ -72,4 +72,3 @@ def _children(hub: Any) -> list[greenlet]:
             if parent is hub:
                 found.append(g)
     return found
-

@@ -70,8 +70,8 @@ class _Waitable(AbstractLinkable):
 class Event(_Waitable):
     """A flag that greenlets, coroutines and threads wait for.
 
-    ``set()`` wakes all who wait at that moment, also if ``clear()`` follows at once. ``await event`` waits in a
-    coroutine.
+    ``set()`` wakes all who wait at that moment, also if ``clear()`` follows at once. In a coroutine write
+    ``await event``.
     """
 
     __slots__ = ("_flag",)
@@ -81,7 +81,9 @@ class Event(_Waitable):
         self._flag = False
 
     def __str__(self) -> str:
-        return f"<{type(self).__name__} at {id(self):#x} {'set' if self._flag else 'clear'} {self._links_str()}>"
+        return (
+            f"<{type(self).__name__} at {id(self):#x} {'set' if self._flag else 'clear'} {self._links_str()}>"
+        )
 
     def is_set(self) -> bool:
         """True if the flag is set."""
@@ -278,5 +280,3 @@ class AsyncResult(_Waitable, Generic[T]):
 
     def _at_fork_reinit(self) -> None:
         self._line = None
-
-

@@ -13,17 +13,33 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from ._config import config
 from ._core.current import (
     MAIN_THREAD_IDENT as MAIN_THREAD_IDENT,
+)
+from ._core.current import (
     blocking_place,
     get_hub,
-    get_hub_class as get_hub_class,
-    get_hub_if_exists as get_hub_if_exists,
-    get_loop as get_loop,
     hub_local,
+)
+from ._core.current import (
+    get_hub_class as get_hub_class,
+)
+from ._core.current import (
+    get_hub_if_exists as get_hub_if_exists,
+)
+from ._core.current import (
+    get_loop as get_loop,
+)
+from ._core.current import (
     set_default_hub_class as set_default_hub_class,
+)
+from ._core.current import (
     set_hub as set_hub,
+)
+from ._core.current import (
     set_loop as set_loop,
 )
-from ._core.errors import HubDestroyed, InvalidSwitchError, LoopExit
+from ._core.errors import HubDestroyed as HubDestroyed
+from ._core.errors import InvalidSwitchError
+from ._core.errors import LoopExit as LoopExit
 from ._core.forking import reinit
 from ._core.hub import Hub
 from ._core.waiter import Waiter
@@ -173,7 +189,8 @@ class signal:
     :param signalnum: the signal; ValueError if it is none.
     :param ref: whether waiting for the signal is a reason for the loop to go on.
 
-    Exported as :func:`bridge.signal_handler`. Only in the main thread. Keep the object: :meth:`cancel` ends it.
+    Exported as :func:`bridge.signal_handler`. Only in the main thread. Keep the object:
+    :meth:`cancel` ends it.
     """
 
     def __init__(self, signalnum: int, handler: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

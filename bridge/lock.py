@@ -151,7 +151,7 @@ class Semaphore(AbstractLinkable):
             self._line.tell()
 
     async def aacquire(self, timeout: float | None = None) -> bool:
-        """In a coroutine: take a permit, waiting for ``timeout`` seconds at the most; whether one was taken."""
+        """In a coroutine: :meth:`acquire`; whether a permit was taken within ``timeout`` seconds."""
         if self.counter > 0:
             self.counter -= 1
             return True
@@ -341,9 +341,7 @@ class RLock:
                 block._line[0].take_back()
                 if block.counter > 0:  # see Semaphore.acquire
                     block._line.tell()
-        elif not blocking:
-            return False
-        elif not block._wait_in_line(None if timeout == -1 else timeout, True):
+        elif not blocking or not block._wait_in_line(None if timeout == -1 else timeout, True):
             return False
         self._owner = me
         self._count = 1

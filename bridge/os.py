@@ -18,7 +18,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._config import config
-from ._core.children import FIRST_LOOK, LONGEST_LOOK, ChildWatch, collect, collect_any, need_statuses
+from ._core.children import (
+    FIRST_LOOK,
+    LONGEST_LOOK,
+    ChildWatch,
+    collect,
+    collect_any,
+    listeners,
+    need_statuses,
+)
 from ._core.waiting import Wait
 from ._fdwait import wait_for
 from ._mirror import mirror
@@ -113,8 +121,6 @@ def close(fd: int) -> None:
 
 #: Children that are watched for waitpid: the watcher, or when it has ended status and time.
 _watched_children: dict[int, child | tuple[int, float]] = {}
-#: Waits of waitpid(-1).
-_any_waits: list[Wait] = []
 #: Statuses are kept for so many seconds at the least, and at the least so many.
 _KEPT_SECONDS = 60
 _KEPT = 1000
@@ -133,8 +139,6 @@ def _on_child(watcher: child, callback: Callable[[child], object] | None) -> Non
             if len(_watched_children) > _KEPT:
                 _reap_children()
     watcher.close()
-    for wait in tuple(_any_waits):
-        wait.wake()
     if callback is not None:
         callback(watcher)
 
@@ -210,12 +214,11 @@ def _wait_for_some(pid: int, options: int) -> tuple[int, int]:
     """waitpid() for any child, for a process group, or with options that concern more than the end."""
     delay = FIRST_LOOK
     while True:
-        if pid == -1 or pid > 0:
-            kept = _take_any_kept() if pid == -1 else None
-            if pid > 0 and (status := _take_kept(pid)) is not None:
-                kept = pid, status
-            if kept is not None:
-                return kept
+        kept = _take_any_kept() if pid == -1 else None
+        if pid > 0 and (status := _take_kept(pid)) is not None:
+            kept = pid, status
+        if kept is not None:
+            return kept
         found, status = collect_any(pid, options)
         if found:
             if _os.WIFEXITED(status) or _os.WIFSIGNALED(status):
@@ -224,12 +227,25 @@ def _wait_for_some(pid: int, options: int) -> tuple[int, int]:
         if options & _os.WNOHANG:
             return 0, 0
         wait = Wait()
-        _any_waits.append(wait)
-        try:
+        taken: list[tuple[int, int]] = []
+
+        def listen(
+            pid: int, status: int, wait: Wait = wait, taken: list[tuple[int, int]] = taken
+        ) -> None:
+            if pid not in _watched_children:
+                taken.append((pid, status))  # by a child watcher: from nowhere else can we have it
+            wait.wake()
+
+        if pid == -1:
             # a child that is watched wakes us at once
+            listeners.append(listen)
+        try:
             wait.block(delay)
         finally:
-            _any_waits.remove(wait)
+            if pid == -1:
+                listeners.remove(listen)
+        if taken:
+            return taken[0]
         delay = min(delay * 2, LONGEST_LOOK)
 
 
@@ -361,6 +377,7 @@ if _WATCH:
     # the children of the parent are not the child's
     _os.register_at_fork(after_in_child=_watched_children.clear)
 elif hasattr(_os, "fork"):
+    del fork_and_watch
     fork = fork_gevent
     if hasattr(_os, "forkpty"):
         forkpty = forkpty_gevent

@@ -178,7 +178,8 @@ class SimpleQueue(Generic[T]):
         __class_getitem__ = classmethod(GenericAlias)  # as the standard library's, not typing's
 
     __slots__ = (
-        "__weakref__", "_getters", "_items", "_maxsize", "_open", "_pop", "_push", "_putters", "_tasks", "_shut",
+        "__weakref__", "_getters", "_items", "_maxsize", "_open", "_pop", "_push", "_putters", "_shut",
+        "_tasks",
     )  # fmt: skip
 
     #: True while none of the methods that a subclass may override is overridden: then the items are dealt
@@ -190,7 +191,9 @@ class SimpleQueue(Generic[T]):
 
     def __init_subclass__(cls, plain: bool | None = None) -> None:
         overridable = ("_create_queue", "_get", "_init", "_peek", "_put", "_qsize", "get", "put")
-        cls._plain = plain if plain is not None else cls._plain and not any(n in cls.__dict__ for n in overridable)
+        cls._plain = (
+            plain if plain is not None else cls._plain and not any(n in cls.__dict__ for n in overridable)
+        )
 
     def __init__(self, maxsize: int | None = None, items: Iterable[T] = (), _warn_depth: int = 2) -> None:
         if maxsize is not None and maxsize <= 0:
@@ -586,7 +589,7 @@ class Queue(SimpleQueue[T]):
 
     def copy(self: Q) -> Q:
         """A queue of the same kind with the same items and count of unfinished tasks."""
-        return type(self)(self._maxsize, self.queue, self._tasks)  # type: ignore[call-arg, arg-type]
+        return type(self)(self._maxsize, self.queue, self._tasks)
 
     def _format(self) -> str:
         result = super()._format()
@@ -764,7 +767,9 @@ class Channel(Generic[T]):
 
     def __init__(self, maxsize: int | None = 1) -> None:
         if maxsize != 1:
-            raise ValueError(f"Channel(maxsize={maxsize!r}): Channels have a maxsize of 1; use Queue(maxsize)")
+            raise ValueError(
+                f"Channel(maxsize={maxsize!r}): Channels have a maxsize of 1; use Queue(maxsize)"
+            )
         self.getters = WaitLine()
         self.putters = WaitLine()
 
@@ -955,5 +960,3 @@ class Channel(Generic[T]):
         if item is StopIteration:
             raise StopAsyncIteration
         return item
-
-

@@ -44,7 +44,9 @@ class Timeout(BaseException):
     starting it blocks.
     """
 
-    __slots__ = ("_closed", "_engine", "_entry", "_greenlet", "_one_shot", "_queued", "_ref", "exception", "seconds")
+    __slots__ = (
+        "_closed", "_engine", "_entry", "_greenlet", "_one_shot", "_queued", "_ref", "exception", "seconds",
+    )  # fmt: skip
 
     seconds: float | None
     exception: Any
@@ -69,7 +71,7 @@ class Timeout(BaseException):
                 seconds = float(seconds)
             except (TypeError, ValueError):
                 raise TypeError(
-                    f"Timeout(seconds={seconds!r}): seconds must be a number or None, for example Timeout(2.5)"
+                    f"Timeout(seconds={seconds!r}): seconds must be a number or None, as in Timeout(2.5)"
                 ) from None
         self.seconds = seconds
         self.exception = exception
@@ -109,7 +111,8 @@ class Timeout(BaseException):
     def _to_throw(self) -> Any:
         # raising an instance again and again is what users ask for; True and False mean the timeout itself
         exception = self.exception
-        return self if exception is None or exception is False or exception is True or isinstance(exception, str) else exception
+        own = exception is None or exception is False or exception is True or isinstance(exception, str)
+        return self if own else exception
 
     def _on_expiration(self, prev_greenlet: greenlet, ex: Any) -> None:
         """Called in the hub when the time is over; raises ``ex`` in the greenlet."""
@@ -243,7 +246,7 @@ def wait_limited(wait: Wait, timeout: Any) -> bool:
 
 
 def expired(timeout: Any) -> BaseException:
-    """The exception for a wait that ``wait_limited`` said is over: the Timeout given, or one for the number."""
+    """What to raise after a wait that is over: the Timeout that was given, or one for the seconds."""
     return timeout if isinstance(timeout, Timeout) else Timeout(timeout)
 
 

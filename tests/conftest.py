@@ -33,7 +33,9 @@ MODES = ("owned", "adopted")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "engines(*modes): in which of owned, adopted (or none) the test is run")
+    config.addinivalue_line(
+        "markers", "engines(*modes): in which of owned, adopted (or none) the test is run"
+    )
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:

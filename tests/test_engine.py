@@ -140,10 +140,9 @@ def test_greenlets_made_ready_run_first_in_first_out() -> None:
 
 
 def test_a_timeout_ends_a_loop_of_sleep_0() -> None:
-    with pytest.raises(bridge.Timeout):
-        with bridge.Timeout(0.01):
-            while True:
-                bridge.sleep(0)
+    with pytest.raises(bridge.Timeout), bridge.Timeout(0.01):
+        while True:
+            bridge.sleep(0)
 
 
 # -- timers ---------------------------------------------------------------------------------------

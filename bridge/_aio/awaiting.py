@@ -53,7 +53,7 @@ def await_(awaitable: Awaitable[T]) -> T:
         ours = False
     else:
         coroutine: Coroutine[Any, Any, T] = (
-            awaitable if asyncio.iscoroutine(awaitable) else _drive(awaitable)  # type: ignore[assignment]
+            awaitable if asyncio.iscoroutine(awaitable) else _drive(awaitable)
         )
         future = aio.create_task(coroutine, context=_own_context())
         ours = True

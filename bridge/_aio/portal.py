@@ -14,8 +14,8 @@ Who may switch to whom: the greenlet that runs the loop switches to the portal's
 its task; whoever is inside the portal (a foreign greenlet below it, too) switches back to the greenlet that
 made the step. The hub's ready queue never holds greenlets of a portal.
 
-To :class:`Wait` the portal has the face of an engine: ``park``, ``ready.append``, ``call_at`` and so on. A wait
-made in a portal thus needs no branches of its own.
+To :class:`Wait` the portal has the face of an engine: ``park``, ``ready.append``, ``call_at`` and so on. A
+wait made in a portal thus needs no branches of its own.
 
 The way not taken: a second greenlet that goes on running the loop while the first is parked in the middle of
 a step would cost nothing until something blocks, but a loop is not re-entrant, uvloop's least of all.
@@ -339,5 +339,3 @@ def install_task_factory(loop: asyncio.AbstractEventLoop | None = None) -> None:
 
     factory.makes_portals = True  # type: ignore[attr-defined]
     loop.set_task_factory(factory)
-
-

@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from .engine import Timer
     from .watchers import loop as Loop
 
-__all__ = ["FIRST_LOOK", "LONGEST_LOOK", "ChildWatch", "collect", "collect_any", "need_statuses"]
+__all__ = [
+    "FIRST_LOOK",
+    "LONGEST_LOOK",
+    "ChildWatch",
+    "collect",
+    "collect_any",
+    "listeners",
+    "need_statuses",
+]
 
 #: Seconds between two looks at a child where nothing tells us of its end.
 FIRST_LOOK = 0.001
@@ -50,6 +58,8 @@ _SIGCHLD = getattr(_signal, "SIGCHLD", None)
 
 #: Started watches, by pid.
 _watches: dict[int, list[ChildWatch]] = {}
+#: Called with pid and status of each child that has ended, after its watches were told; in any thread.
+listeners: list[Callable[[int, int], object]] = []
 #: Between a status taken and its watches told nobody else may conclude that it was stolen. Reentrant, since
 #: a signal handler may call waitpid.
 _lock = RLock()
@@ -181,6 +191,9 @@ def _tell(pid: int, status: int | None) -> None:
             watch._told(status)
         else:
             watch.loop.append_threadsafe(Callback(watch._told, (status,)))
+    if status is not None:
+        for listener in tuple(listeners):
+            listener(pid, status)
 
 
 def need_statuses() -> None:

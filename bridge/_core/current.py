@@ -54,6 +54,7 @@ _WAYS_OUT = (
     "    bridge.spawn(f)                  # run it beside, in a greenlet of its own"
 )
 
+
 def _no_portal(_current: greenlet) -> Any:
     return None
 
@@ -78,7 +79,9 @@ def blocking_place(current: greenlet) -> Any:
         portal = _find_portal(current)
         if portal is not None:
             return portal
-        raise BlockingSwitchOutError(f"A blocking call was made in a coroutine or a callback of asyncio. {_WAYS_OUT}")
+        raise BlockingSwitchOutError(
+            f"A blocking call was made in a coroutine or a callback of asyncio. {_WAYS_OUT}"
+        )
     if current is hub:
         raise BlockingSwitchOutError(f"A blocking call was made in a callback of the hub. {_WAYS_OUT}")
     return loop

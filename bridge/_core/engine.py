@@ -119,7 +119,7 @@ _interrupt: Callable[[greenlet, Any], bool] = _no_interrupter
 
 
 def register_interrupter(interrupter: Callable[[greenlet, Any], bool]) -> None:
-    """Called by the asyncio side: ``interrupter(g, exception)`` throws into a portal; False if ``g`` is in none."""
+    """Called by the asyncio side: ``interrupter(g, exception)`` throws into a portal; False if there is none."""
     global _interrupt
     _interrupt = interrupter
 
@@ -575,7 +575,10 @@ class Engine:
                 return True
         selector = getattr(self.aio, "_selector", None)
         wake_up = getattr(self.aio, "_ssock", None)
-        ours = {-1 if self.poller is None else self.poller.fileno(), -1 if wake_up is None else wake_up.fileno()}
+        ours = {
+            -1 if self.poller is None else self.poller.fileno(),
+            -1 if wake_up is None else wake_up.fileno(),
+        }
         return selector is not None and any(key.fd not in ours for key in selector.get_map().values())
 
     def _look_again(self, _task: object) -> None:

@@ -66,6 +66,7 @@ __all__ = [
     "set_loop",
 ]
 
+
 class Hub(greenlet):
     """The greenlet that runs, or drains for, the event loop of its thread."""
 
@@ -114,8 +115,8 @@ class Hub(greenlet):
 
     # -- switching --------------------------------------------------------------------------------
 
-    def run(self, *_came: object) -> None:
-        """What the hub greenlet does; entered by the first switch to it, or by a greenlet that has ended."""
+    def run(self) -> None:
+        """What the hub greenlet does; entered by the first switch to it."""
         try:
             while not self._closing:
                 if self.loop.owned:
@@ -248,7 +249,8 @@ class Hub(greenlet):
         type, value, tb = self._normalize_exception(type, value, tb)
         if type is HubDestroyed:
             if getcurrent() is self:
-                raise value  # thrown into the hub by destroy(), and met by a callback that was running: on to its end
+                # thrown into the hub by destroy(), and met by a callback that was running: on to its end
+                raise value
             self.parent.throw(value)  # type: ignore[union-attr]
             return
         if not issubclass(type, self.NOT_ERROR):
@@ -516,7 +518,12 @@ def _blocked_where(hub: Hub) -> list[str]:
 
     found = []
     for obj in gc.get_objects():
-        if isinstance(obj, greenlet) and obj is not hub and not obj.dead and (obj.parent is hub or obj is hub.parent):
+        if (
+            isinstance(obj, greenlet)
+            and obj is not hub
+            and not obj.dead
+            and (obj.parent is hub or obj is hub.parent)
+        ):
             frame = obj.gr_frame
             here = os.path.dirname(__file__)
             while frame is not None and frame.f_code.co_filename.startswith(here):

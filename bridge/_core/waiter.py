@@ -62,7 +62,8 @@ class Waiter:
     def _check_hub(self, name: str) -> None:
         if getcurrent() is not self.hub:
             raise AssertionError(
-                f"Can only use Waiter.{name} method from the Hub greenlet; use hub.loop.run_callback(waiter.{name})"
+                f"Can only use Waiter.{name} method from the Hub greenlet; "
+                f"use hub.loop.run_callback(waiter.{name})"
             )
 
     def switch(self, value: Any) -> None:

@@ -22,8 +22,8 @@ the ready queue passes over such entries.
 *Told, not given.* A primitive with something to give (a permit, an item) tells the **head** of its line and
 leaves it there; the head takes what it was told of when it runs, leaves the line, and tells the next one
 if there is more. In between a running greenlet may snatch it, as in gevent; the head then waits on in
-its place, mostly without having been switched to, as the snatcher takes its wake-up back. So nothing is ever in flight in a wake-up, an undone wait has nothing to return, and first come
-is first served. Invariant of such a line: *if there is something to take and the line is not empty, the
+its place, mostly without having been switched to, as the snatcher takes its wake-up back. So nothing is
+ever in flight in a wake-up, an undone wait has nothing to return, and first come is first served. Invariant of such a line: *if there is something to take and the line is not empty, the
 head has been told*. The way not taken, giving the thing to the waiter with the wake-up, needs every
 abort to give it back in the right order, and a way to show it as neither taken nor free.
 
