@@ -16,9 +16,10 @@ from ._aio.portal import install_task_factory, portal
 from ._config import config
 from ._convert import async_context, async_iter, async_to_sync, sync_to_async
 from ._dropin import install_as_gevent
-from ._joining import iwait, wait
+from ._joining import iwait, joinall, wait
+from ._killing import killall
 from ._running import run
-from .greenlet import Greenlet, joinall, killall
+from .greenlet import Greenlet
 from .hub import (
     GreenletExit,
     get_hub,

@@ -1,4 +1,4 @@
-"""Waiting for several objects at once: ``wait`` and ``iwait``.
+"""Waiting for several objects at once: ``wait``, ``iwait`` and ``joinall``.
 
 Anything with ``rawlink`` and ``unlink`` can be waited for: greenlets, events, results, semaphores.
 """
@@ -14,7 +14,7 @@ from ._core.hub import get_hub
 from ._core.waiting import Link, Wait
 from .timeout import Timeout, wait_limited
 
-__all__ = ["iwait", "wait"]
+__all__ = ["iwait", "joinall", "wait"]
 
 T = TypeVar("T")
 
@@ -159,3 +159,29 @@ def wait(
             for obj in every:
                 obj.unlink(collector)  # type: ignore[attr-defined]
     return list(collector.done)[:needed] if count is not None else list(collector.done)
+
+
+def joinall(
+    greenlets: Iterable[T],
+    timeout: float | Timeout | None = None,
+    raise_error: bool = False,
+    count: int | None = None,
+) -> list[T]:
+    """Wait for greenlets to end. Blocks.
+
+    :param timeout: seconds to wait at the most.
+    :param raise_error: raise the exception of the first one that ends by one.
+    :param count: wait for so many only.
+
+    Returns those that have ended, in the order in which they did.
+    """
+    if raise_error or count is not None:
+        if not raise_error:
+            return list(wait(greenlets, timeout=timeout, count=count))
+        done: list[T] = []
+        for g in iwait(greenlets, timeout=timeout, count=count):
+            if hasattr(g, "exception") and g.exception is not None:
+                g.get(block=False)  # type: ignore[attr-defined]
+            done.append(g)
+        return done
+    return list(wait(greenlets, timeout=timeout))

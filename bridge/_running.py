@@ -11,7 +11,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.awaiting import await_
 from ._core.hub import get_hub
-from .greenlet import BetweenHub, killall
+from ._killing import BetweenHub, killall
 
 __all__ = ["run"]
 

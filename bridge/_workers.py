@@ -233,6 +233,11 @@ class Crew:
             try:
                 self.adjust(owner)
             except BaseException:
+                if _exiting:
+                    # CPython 3.12 starts no thread any more: better here than not at all
+                    call.flights.take_off()
+                    owner._WorkerGreenlet(owner)._perform(call)
+                    return
                 self.unfinished -= 1
                 self.undelivered -= 1
                 raise

@@ -18,24 +18,25 @@ from __future__ import annotations
 import inspect
 import sys
 import weakref
-from _thread import get_ident
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextvars import copy_context
 from functools import partial
 from time import monotonic
-from types import BuiltinFunctionType, CodeType, CoroutineType, FrameType, TracebackType
-from typing import Any, ClassVar, Generic, TypeVar, cast, overload
+from types import BuiltinFunctionType, CoroutineType, FrameType, TracebackType
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.awaiting import await_
 from ._config import config
 from ._core.callbacks import Callback
-from ._core.engine import Engine, throw_into
-from ._core.hub import Hub, get_hub, hub_local
+from ._core.hub import get_hub, hub_local
 from ._core.waiting import Link, Wait
 from ._core.watchers import loop as Loop
-from ._joining import iwait, wait
+from ._joining import joinall as joinall
+from ._killing import BetweenHub, hub_of, is_exception, killall, no_exception, throw_soon
+from ._links import FailureSpawnedLink, SpawnedLink, SuccessSpawnedLink
+from ._origin import Frame, line_of
 from .timeout import Timeout, expired, wait_limited
 
 __all__ = ["Greenlet", "joinall", "killall"]
@@ -46,89 +47,12 @@ G = TypeVar("G", bound="Greenlet[Any]")
 NEW, QUEUED, LATER, RUNNING, ENDED = range(5)
 
 #: Has the greenlet below ended? (``Greenlet.dead`` is true for one killed before it ran, too.)
-_has_ended: Callable[[greenlet], bool] = greenlet.dead.__get__  # type: ignore[attr-defined]
+_has_ended: Callable[[greenlet], bool] = greenlet.dead.__get__
 _switch = greenlet.switch
 
 _NO_KWARGS: dict[str, Any] = {}
 
 _spawn_callbacks: set[Callable[[Any], object]] = set()
-
-
-class _Frame:
-    """What remains of a frame of the spawner: enough for ``traceback.print_stack``."""
-
-    __slots__ = ("f_back", "f_code", "f_globals", "f_lasti", "f_lineno", "f_locals")
-
-    def __init__(self, f_code: CodeType, f_lineno: int, f_back: _Frame | None) -> None:
-        self.f_code = f_code
-        self.f_lineno = f_lineno
-        self.f_back = f_back
-        self.f_lasti = 0
-        self.f_globals: dict[str, Any] = {"__name__": f_code.co_name}
-        self.f_locals: dict[str, Any] = {}
-
-    @property
-    def tb_frame(self) -> _Frame:
-        return self
-
-
-def _line_of(code: CodeType, lasti: int) -> int:
-    for start, end, line in code.co_lines():
-        if start <= lasti < end and line is not None:
-            return line
-    return code.co_firstlineno
-
-
-class SpawnedLink:
-    """A link whose callback is called in a new greenlet of its own."""
-
-    __slots__ = ("callback",)
-
-    def __init__(self, callback: Callable[[Any], object]) -> None:
-        if not callable(callback):
-            raise TypeError(f"Expected callable: {callback!r}")
-        self.callback = callback
-
-    def __call__(self, source: Any) -> None:
-        g = greenlet(self.callback, get_hub())
-        g.switch(source)
-
-    def __hash__(self) -> int:
-        return hash(self.callback)
-
-    def __eq__(self, other: object) -> bool:
-        return self.callback == getattr(other, "callback", other)
-
-    def __str__(self) -> str:
-        return str(self.callback)
-
-    def __repr__(self) -> str:
-        return repr(self.callback)
-
-    def __getattr__(self, item: str) -> Any:
-        if item == "callback":
-            raise AttributeError(item)
-        return getattr(self.callback, item)
-
-
-class SuccessSpawnedLink(SpawnedLink):
-    """Called only if the source ended without an exception."""
-
-    __slots__ = ()
-
-    def __call__(self, source: Any) -> None:
-        if source.successful():
-            super().__call__(source)
-
-
-class FailureSpawnedLink(SpawnedLink):
-    """Called only if the source ended by an exception."""
-
-    __slots__ = ()
-
-    def __call__(self, source: Any) -> None:
-        if not source.successful():
-            super().__call__(source)
 
 
 class Greenlet(greenlet, Generic[T]):
@@ -138,8 +62,8 @@ class Greenlet(greenlet, Generic[T]):
         too: it is awaited and its result is the greenlet's. TypeError if it cannot be called.
     :param args: arguments for the function, as ``kwargs``.
 
-    ``Greenlet(f)`` does not run until :meth:`start`; :meth:`spawn` does both. Make it, start it and wait for it
-    in one thread. In a coroutine ``await greenlet`` gives its value.
+    ``Greenlet(f)`` does not run until :meth:`start`; :meth:`spawn` does both. Make it, start it and wait for
+    it in one thread. In a coroutine ``await greenlet`` gives its value.
     """
 
     __slots__ = (
@@ -179,7 +103,7 @@ class Greenlet(greenlet, Generic[T]):
                     f"The run argument or self._run must be callable, not {run!r}; pass the function and its "
                     "arguments apart: spawn(func, arg), not spawn(func(arg))"
                 )
-            self._run = run
+            self._run = run  # type: ignore[method-assign]
         self.args = args
         self._kwargs = kwargs
         self.value = None
@@ -214,7 +138,7 @@ class Greenlet(greenlet, Generic[T]):
 
     # -- life -------------------------------------------------------------------------------------
 
-    def _run(self) -> Any:  # type: ignore[no-redef]
+    def _run(self) -> Any:
         """What a subclass overrides; without it a greenlet does nothing."""
 
     def run(self) -> None:
@@ -312,7 +236,7 @@ class Greenlet(greenlet, Generic[T]):
     @property
     def loop(self) -> Loop:
         """The loop that this greenlet belongs to."""
-        return _hub_of(self).loop
+        return hub_of(self).loop
 
     @classmethod
     def spawn(cls: type[G], *args: Any, **kwargs: Any) -> G:
@@ -382,7 +306,7 @@ class Greenlet(greenlet, Generic[T]):
         return NEW < self._phase < ENDED
 
     @property
-    def dead(self) -> bool:  # type: ignore[override]
+    def dead(self) -> bool:
         """True if it has ended, or was killed before it ran."""
         return self._phase == ENDED or _has_ended(self)
 
@@ -412,9 +336,9 @@ class Greenlet(greenlet, Generic[T]):
             stack = self._stack
         except AttributeError:
             return None
-        frame: _Frame | None = None
+        frame: Frame | None = None
         for i in range(len(stack) - 2, -2, -2):
-            frame = _Frame(stack[i], _line_of(stack[i], stack[i + 1]), frame)
+            frame = Frame(stack[i], line_of(stack[i], stack[i + 1]), frame)
         return frame
 
     @property
@@ -430,7 +354,7 @@ class Greenlet(greenlet, Generic[T]):
         own = self.__dict__.get("name")
         if own is None:
             own = self.__dict__["name"] = f"{type(self).__name__}-{self.minimal_ident}"
-        return own  # type: ignore[no-any-return]
+        return own
 
     @name.setter
     def name(self, value: str) -> None:
@@ -473,7 +397,9 @@ class Greenlet(greenlet, Generic[T]):
         """If it has not begun to run, see to it that it never does; True then."""
         phase = self._phase
         if phase == QUEUED:
-            if type(self._run) is not BuiltinFunctionType:  # else _start_frameless will see that we have ended
+            if (
+                type(self._run) is not BuiltinFunctionType
+            ):  # else _start_frameless will see that we have ended
                 self.loop.unready(self)
         elif phase == LATER:
             loop = self.loop
@@ -483,9 +409,12 @@ class Greenlet(greenlet, Generic[T]):
             return False
         return True
 
+    def _has_begun(self) -> bool:
+        return self._phase >= RUNNING
+
     def _die_unstarted(self, exception: Any) -> None:
         if not isinstance(exception, BaseException):
-            exception = exception() if _is_exception(exception) else _no_exception(exception)
+            exception = exception() if is_exception(exception) else no_exception(exception)
         self._failed(exception)
 
     def _maybe_kill_before_start(self, exception: Any) -> bool:
@@ -532,7 +461,7 @@ class Greenlet(greenlet, Generic[T]):
         """
         if self._maybe_kill_before_start(exception):
             return
-        _throw_soon(self, exception)
+        throw_soon(self, exception)
         if block:
             self.join(timeout)
 
@@ -713,15 +642,6 @@ class Greenlet(greenlet, Generic[T]):
     _notify_links = _tell
 
 
-class BetweenHub(greenlet):
-    """The parent of a greenlet that blocks in a function in C without a frame of ours, the hub's child."""
-
-    @property
-    def ident_registry(self) -> Any:
-        """That of the hub."""
-        return self.parent.ident_registry  # type: ignore[union-attr]
-
-
 def _parent_of_frameless(g: Greenlet[Any]) -> None:
     """Between the hub and a greenlet that has no frame of ours: what comes out of that ends here."""
     hub = getcurrent().parent
@@ -764,7 +684,8 @@ def _call_spawn_callbacks(g: Any) -> None:
 def _is_async(func: Any) -> bool:
     while isinstance(func, partial):
         func = func.func
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))
+    # an object with an asynchronous __call__, too
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(type(func).__call__)
 
 
 async def _await_greenlet(g: Greenlet[T]) -> T:
@@ -783,149 +704,3 @@ async def _await_greenlet(g: Greenlet[T]) -> T:
                 g.kill(CancelledError, block=False)
         raise
     return g.get(block=False)
-
-
-class _Delivery:
-    """An entry of the ready queue that raises an exception in a greenlet; it is switched to like one."""
-
-    __slots__ = ("exception", "greenlet", "loop")
-
-    def __init__(self, loop: Any, g: greenlet, exception: Any) -> None:
-        self.loop = loop
-        self.greenlet = g
-        self.exception = exception
-
-    def switch(self) -> Any:
-        """From the hub, or from a greenlet that hands over."""
-        g = self.greenlet
-        if not g.dead:
-            if isinstance(g, Greenlet) and g._phase < RUNNING:
-                g.throw(self.exception)
-            else:
-                return throw_into(g, self.exception)
-        if self.loop.draining_in_current():
-            return ()
-        return self.loop.to_runner()  # nobody to hand over to: the hub goes on
-
-
-def _is_exception(exception: Any) -> bool:
-    return isinstance(exception, BaseException) or (
-        isinstance(exception, type) and issubclass(exception, BaseException)
-    )
-
-
-def _no_exception(exception: Any) -> TypeError:
-    return TypeError(f"kill(exception={exception!r}): an exception class or instance is needed")
-
-
-def _hub_of(g: greenlet) -> Hub:
-    """The hub of a greenlet, which may belong to another thread."""
-    parent = g.parent
-    if isinstance(parent, BetweenHub):
-        parent = parent.parent
-    return parent if isinstance(parent, Hub) else get_hub()
-
-
-def _throw_soon(g: greenlet, exception: Any) -> None:
-    """Have ``exception`` raised in ``g`` after what is ready now."""
-    loop = _hub_of(g).loop
-    loop.ready.append(_Delivery(loop, g, exception if _is_exception(exception) else _no_exception(exception)))
-    if not loop.armed:
-        loop.arm()
-
-
-def _throw(g: greenlet, exception: Any) -> None:
-    """In the hub: raise ``exception`` in ``g``."""
-    if not g.dead:
-        try:
-            if isinstance(g, Greenlet) and g._phase < RUNNING:
-                g.throw(exception)
-            else:
-                throw_into(g, exception)
-        except BaseException:
-            get_hub().handle_error(g, *sys.exc_info())
-
-
-@overload
-def joinall(
-    greenlets: Iterable[G], timeout: float | Timeout | None = None, raise_error: bool = False, count: int | None = None
-) -> list[G]: ...
-@overload
-def joinall(
-    greenlets: Iterable[Any], timeout: float | Timeout | None = None, raise_error: bool = False, count: int | None = None
-) -> list[Any]: ...
-def joinall(
-    greenlets: Iterable[Any],
-    timeout: float | Timeout | None = None,
-    raise_error: bool = False,
-    count: int | None = None,
-) -> list[Any]:
-    """Wait for greenlets to end. Blocks.
-
-    :param timeout: seconds to wait at the most.
-    :param raise_error: raise the exception of the first one that ends by one.
-    :param count: wait for so many only.
-
-    Returns those that have ended, in the order in which they did.
-    """
-    if raise_error or count is not None:
-        if not raise_error:
-            return wait(greenlets, timeout=timeout, count=count)
-        done = []
-        for g in iwait(greenlets, timeout=timeout, count=count):
-            if hasattr(g, "exception") and g.exception is not None:
-                g.get(block=False)
-            done.append(g)
-        return done
-    return wait(greenlets, timeout=timeout)
-
-
-def killall(
-    greenlets: Iterable[Any],
-    exception: type[BaseException] | BaseException = GreenletExit,
-    block: bool = True,
-    timeout: float | Timeout | None = None,
-) -> None:
-    """Have ``exception`` raised in all of them, and wait until they have ended.
-
-    :param block: False: do not wait.
-    :param timeout: seconds to wait at the most; then Timeout is raised.
-
-    Raw greenlets may be among them.
-    """
-    alive = []
-    for g in list(greenlets):
-        if isinstance(g, Greenlet):
-            if g._maybe_kill_before_start(exception):
-                continue
-        elif not isinstance(g, greenlet):
-            raise TypeError(f"killall() takes greenlets, not {g!r}")
-        if not g.dead:
-            alive.append(g)
-    if not alive:
-        return
-    loop = get_hub().loop
-    if not _is_exception(exception):
-        exception = _no_exception(exception)
-    if not block:
-        loop.call(_throw_all, alive, exception)
-        return
-    thrown: list[Any] = []
-    me = Wait()
-    loop.call(_throw_all, alive, exception, me, thrown)
-    limit = Timeout._start_new_or_dummy(timeout)
-    try:
-        me.block()
-        joinable = [g for g in alive if hasattr(g, "rawlink")]
-        if joinable:
-            wait(joinable)
-    finally:
-        limit.close()
-
-
-def _throw_all(greenlets: list[Any], exception: Any, wait: Wait | None = None, thrown: Any = None) -> None:
-    """In the hub."""
-    for g in greenlets:
-        _throw(g, exception)
-    if wait is not None:
-        wait.wake()

@@ -47,7 +47,7 @@ from ._core.waiting import Wait
 from ._ident import IdentRegistry as IdentRegistry
 from ._joining import iwait as iwait
 from ._joining import wait as wait
-from .greenlet import _throw_soon
+from ._killing import throw_soon
 
 __all__ = [
     "GreenletExit",
@@ -140,7 +140,7 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
             loop.park()
             if timer[2] is not None:
                 raise InvalidSwitchError(
-                    f"{current!r} was switched to while it sleeps; use kill() to end a sleep"
+                    f"Invalid switch: {current!r} was switched to while it sleeps; use kill() to end a sleep"
                 )
         except BaseException:
             if not loop.cancel(timer):
@@ -180,7 +180,7 @@ def kill(greenlet: RawGreenlet, exception: Any = GreenletExit) -> None:
     own = getattr(greenlet, "_maybe_kill_before_start", None)
     if own is not None and own(exception):
         return
-    _throw_soon(greenlet, exception)
+    throw_soon(greenlet, exception)
 
 
 class signal:

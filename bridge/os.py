@@ -229,9 +229,7 @@ def _wait_for_some(pid: int, options: int) -> tuple[int, int]:
         wait = Wait()
         taken: list[tuple[int, int]] = []
 
-        def listen(
-            pid: int, status: int, wait: Wait = wait, taken: list[tuple[int, int]] = taken
-        ) -> None:
+        def listen(pid: int, status: int, wait: Wait = wait, taken: list[tuple[int, int]] = taken) -> None:
             if pid not in _watched_children:
                 taken.append((pid, status))  # by a child watcher: from nowhere else can we have it
             wait.wake()

@@ -19,8 +19,9 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.awaiting import await_
 from ._imap import Abandonable, BatchLink, IMap, IMapUnordered
+from ._killing import killall
 from .event import Event
-from .greenlet import Greenlet, _is_async, killall
+from .greenlet import Greenlet, _is_async
 from .lock import DummySemaphore, Semaphore
 from .timeout import Timeout
 

@@ -85,11 +85,12 @@ class GeventSelector(__selectors__._BaseSelectorImpl):
         """
         running = _running_loop()
         if running is None or getattr(running, "_selector", None) is not self:
-            ready: list[tuple[SelectorKey, int]] = self._select(timeout)
+            ready: list[tuple[__selectors__.SelectorKey, int]] = self._select(timeout)
             return ready
         _set_running_loop(None)
         try:
-            return self._select(timeout)
+            ready = self._select(timeout)
+            return ready
         finally:
             _set_running_loop(running)
 

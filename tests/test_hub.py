@@ -151,6 +151,27 @@ def test_handle_error_may_be_replaced_on_the_instance() -> None:
     assert seen[0][0] is g
 
 
+def test_a_handler_of_errors_that_fails_itself_stops_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    hub: Any = get_hub()
+
+    def broken(*args: Any) -> None:
+        raise RuntimeError("broken handler")
+
+    hub.handle_error = broken
+    try:
+        g = bridge.spawn(fail, ValueError("first"))
+        with pytest.raises(ValueError, match="first"):
+            g.get(timeout=5)
+        bridge.spawn_raw(fail, ValueError("second"))
+        hub.loop.run_callback(fail, ValueError("third"))
+        assert bridge.spawn(lambda: (bridge.sleep(0.001), 1)[1]).get(timeout=5) == 1
+    finally:
+        del hub.handle_error
+    printed = capfd.readouterr().err
+    assert printed.count("RuntimeError: broken handler") >= 3
+    assert all(f"ValueError: {which}" in printed for which in ("first", "second", "third"))
+
+
 def test_errors_are_printed_even_if_their_context_cannot_be(printed: Any) -> None:
     class Bad:
         def __call__(self) -> None:

@@ -52,9 +52,7 @@ def await_(awaitable: Awaitable[T]) -> T:
         future = awaitable
         ours = False
     else:
-        coroutine: Coroutine[Any, Any, T] = (
-            awaitable if asyncio.iscoroutine(awaitable) else _drive(awaitable)
-        )
+        coroutine: Coroutine[Any, Any, T] = awaitable if asyncio.iscoroutine(awaitable) else _drive(awaitable)
         future = aio.create_task(coroutine, context=_own_context())
         ours = True
     if not future.done():

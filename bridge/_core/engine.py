@@ -119,7 +119,7 @@ _interrupt: Callable[[greenlet, Any], bool] = _no_interrupter
 
 
 def register_interrupter(interrupter: Callable[[greenlet, Any], bool]) -> None:
-    """Called by the asyncio side: ``interrupter(g, exception)`` throws into a portal; False if there is none."""
+    """Called by the asyncio side: ``interrupter(g, exception)`` throws into a portal; False: none."""
     global _interrupt
     _interrupt = interrupter
 
@@ -594,12 +594,18 @@ class Engine:
         """Hand an error of a callback or a raw greenlet to the hub, or print it."""
         handler = self.error_handler
         if handler is not None:
-            # looked up at each use: programs assign hub.handle_error
-            handler.handle_error(context, type, value, tb)
-        else:
-            import traceback
+            try:
+                # looked up at each use: programs assign hub.handle_error
+                handler.handle_error(context, type, value, tb)
+                return
+            except GreenletExit:
+                raise  # the hub is to end
+            except BaseException as e:
+                # their own handler is broken; it shows what it was to handle as its context
+                type, value, tb = e.__class__, e, e.__traceback__
+        import traceback
 
-            traceback.print_exception(type, value, tb)
+        traceback.print_exception(type, value, tb)
 
 
 def _is_uvloop(aio: object) -> bool:

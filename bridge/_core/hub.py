@@ -316,7 +316,7 @@ class Hub(greenlet):
             from bridge._config import config
 
             own = config.format_context
-        return own  # type: ignore[no-any-return]
+        return own
 
     @format_context.setter
     def format_context(self, value: Callable[[object], str]) -> None:

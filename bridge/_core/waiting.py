@@ -23,9 +23,10 @@ the ready queue passes over such entries.
 leaves it there; the head takes what it was told of when it runs, leaves the line, and tells the next one
 if there is more. In between a running greenlet may snatch it, as in gevent; the head then waits on in
 its place, mostly without having been switched to, as the snatcher takes its wake-up back. So nothing is
-ever in flight in a wake-up, an undone wait has nothing to return, and first come is first served. Invariant of such a line: *if there is something to take and the line is not empty, the
-head has been told*. The way not taken, giving the thing to the waiter with the wake-up, needs every
-abort to give it back in the right order, and a way to show it as neither taken nor free.
+ever in flight in a wake-up, an undone wait has nothing to return, and first come is first served.
+Invariant of such a line: *if there is something to take and the line is not empty, the head has been told*.
+The way not taken, giving the thing to the waiter with the wake-up, needs every abort to give it back in
+the right order, and a way to show it as neither taken nor free.
 
 *Threads.* The primitives are used by several threads without a lock of their own. What makes that sound
 is that CPython changes threads only when a function is entered, at a backward jump and after a call. So
@@ -168,7 +169,7 @@ class Wait(Link):
 
     def _invalid(self) -> InvalidSwitchError:
         return InvalidSwitchError(
-            f"{self.greenlet!r} was switched to while it waits for something else; "
+            f"Invalid switch: {self.greenlet!r} was switched to while it waits for something else; "
             "wake it through what it waits for (event.set(), queue.put() ...), not by switch()"
         )
 

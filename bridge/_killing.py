@@ -1,0 +1,149 @@
+"""Raising exceptions in other greenlets: ``kill`` and ``killall``.
+
+An exception is delivered by the ready queue, like a wake-up: after what was ready before. The wait in which
+the greenlet is undoes itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from greenlet import GreenletExit, greenlet
+
+from ._core.engine import throw_into
+from ._core.hub import Hub, get_hub
+from ._core.waiting import Wait
+from ._joining import wait
+from .timeout import Timeout
+
+__all__ = ["BetweenHub", "hub_of", "is_exception", "killall", "no_exception", "throw_soon"]
+
+
+class BetweenHub(greenlet):
+    """The parent of a greenlet that blocks in a function in C without a frame of ours, the hub's child."""
+
+    @property
+    def ident_registry(self) -> Any:
+        """That of the hub."""
+        return self.parent.ident_registry  # type: ignore[union-attr]
+
+
+def _not_begun(g: Any) -> bool:
+    """True for a Greenlet that has not run yet: its own throw() ends it without running it."""
+    begun = getattr(g, "_has_begun", None)
+    return begun is not None and not begun()
+
+
+class _Delivery:
+    """An entry of the ready queue that raises an exception in a greenlet; it is switched to like one."""
+
+    __slots__ = ("exception", "greenlet", "loop")
+
+    def __init__(self, loop: Any, g: greenlet, exception: Any) -> None:
+        self.loop = loop
+        self.greenlet = g
+        self.exception = exception
+
+    def switch(self) -> Any:
+        """From the hub, or from a greenlet that hands over."""
+        g = self.greenlet
+        if not g.dead:
+            if _not_begun(g):
+                g.throw(self.exception)
+            else:
+                return throw_into(g, self.exception)
+        if self.loop.draining_in_current():
+            return ()
+        return self.loop.to_runner()  # nobody to hand over to: the hub goes on
+
+
+def is_exception(exception: Any) -> bool:
+    """True for what can be raised."""
+    return isinstance(exception, BaseException) or (
+        isinstance(exception, type) and issubclass(exception, BaseException)
+    )
+
+
+def no_exception(exception: Any) -> TypeError:
+    """What is raised in the greenlet instead of something that can't be."""
+    return TypeError(f"kill(exception={exception!r}): an exception class or instance is needed")
+
+
+def hub_of(g: greenlet) -> Hub:
+    """The hub of a greenlet, which may belong to another thread."""
+    parent = g.parent
+    if isinstance(parent, BetweenHub):
+        parent = parent.parent
+    return parent if isinstance(parent, Hub) else get_hub()
+
+
+def throw_soon(g: greenlet, exception: Any) -> None:
+    """Have ``exception`` raised in ``g`` after what is ready now."""
+    loop = hub_of(g).loop
+    loop.ready.append(_Delivery(loop, g, exception if is_exception(exception) else no_exception(exception)))
+    if not loop.armed:
+        loop.arm()
+
+
+def _throw(g: greenlet, exception: Any) -> None:
+    """In the hub: raise ``exception`` in ``g``."""
+    if not g.dead:
+        try:
+            if _not_begun(g):
+                g.throw(exception)
+            else:
+                throw_into(g, exception)
+        except BaseException:
+            get_hub().handle_error(g, *sys.exc_info())
+
+
+def killall(
+    greenlets: Iterable[Any],
+    exception: type[BaseException] | BaseException = GreenletExit,
+    block: bool = True,
+    timeout: float | Timeout | None = None,
+) -> None:
+    """Have ``exception`` raised in all of them, and wait until they have ended.
+
+    :param block: False: do not wait.
+    :param timeout: seconds to wait at the most; then Timeout is raised.
+
+    Raw greenlets may be among them.
+    """
+    alive = []
+    for g in list(greenlets):
+        if not isinstance(g, greenlet):
+            raise TypeError(f"killall() takes greenlets, not {g!r}")
+        kill_unstarted = getattr(g, "_maybe_kill_before_start", None)
+        if kill_unstarted is not None and kill_unstarted(exception):
+            continue
+        if not g.dead:
+            alive.append(g)
+    if not alive:
+        return
+    loop = get_hub().loop
+    if not is_exception(exception):
+        exception = no_exception(exception)
+    if not block:
+        loop.call(_throw_all, alive, exception)
+        return
+    me = Wait()
+    loop.call(_throw_all, alive, exception, me)
+    limit = Timeout._start_new_or_dummy(timeout)
+    try:
+        me.block()
+        joinable = [g for g in alive if hasattr(g, "rawlink")]
+        if joinable:
+            wait(joinable)
+    finally:
+        limit.close()
+
+
+def _throw_all(greenlets: list[Any], exception: Any, wait: Wait | None = None) -> None:
+    """In the hub."""
+    for g in greenlets:
+        _throw(g, exception)
+    if wait is not None:
+        wait.wake()
