@@ -244,7 +244,10 @@ class Crew:
         call.flights.take_off()
         self.queue.put(call)
         if self.unfinished > self.size - self.quitting and self.size < self.maxsize:
-            self.adjust(owner)
+            try:
+                self.adjust(owner)
+            except RuntimeError as e:
+                self._fail_queued(e)  # the last worker has left meanwhile
 
     def adjust(self, owner: Any, least: int = 0) -> None:
         """Start threads: one for each call, or ``least``; dismiss those that are too many."""
@@ -293,8 +296,12 @@ class Crew:
         """A worker has failed to work: the calls fail if it was the only one."""
         with self.lock:
             self.size -= 1
-            calls = self.drain() if not self.size else ()
-        for call in calls:
+            alone = not self.size
+        if alone:
+            self._fail_queued(error)
+
+    def _fail_queued(self, error: BaseException) -> None:
+        for call in self.drain():
             self.unfinished -= 1
             call.fail(None, error)
             self.done(call)

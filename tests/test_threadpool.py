@@ -804,6 +804,34 @@ def test_when_no_thread_can_be_started_the_caller_is_told(
         assert second.get() == 2
 
 
+def test_a_call_that_lost_its_last_worker_fails_if_no_thread_can_be_started(
+    pool: Pools, monkeypatch: pytest.MonkeyPatch, errors: Errors
+) -> None:
+    def refuse(*args: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    class Leaving:
+        """A queue at which the worker leaves just before the call arrives."""
+
+        def put(self, item: Any) -> None:
+            crew.size -= 1
+            queue.put(item)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(queue, name)
+
+    p = pool(1)
+    crew, queue = p._crew, p._crew.queue
+    crew.size = 1
+    with monkeypatch.context() as m:
+        m.setattr(_workers, "start_new_thread", refuse)
+        m.setattr(crew, "queue", Leaving())
+        with pytest.raises(RuntimeError, match="can't start"):
+            p.apply(len, ("x",))
+    assert (len(p), p.size, p._slots.counter, crew.undelivered) == (0, 0, 2, 0)
+    assert p.apply(len, ("x",)) == 1
+
+
 # -- loops, processes --------------------------------------------------------------------------------------
 
 
