@@ -209,7 +209,10 @@ class AsyncResult(_Waitable, Generic[T]):
     def _raise_exception(self) -> None:
         _typ, value, tb = self._exc_info  # type: ignore[misc]
         if isinstance(value, BaseException):
-            raise value.with_traceback(tb)
+            try:
+                raise value.with_traceback(tb)
+            finally:
+                del value, tb  # the traceback refers to this frame: no cycle through it
         raise TypeError(f"set_exception({value!r}) was given something that is no exception")
 
     def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:

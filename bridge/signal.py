@@ -13,6 +13,7 @@ from __future__ import annotations
 import os as _os
 import signal as __signal__
 import sys as _sys
+from asyncio import _get_running_loop as _running_loop
 from typing import TYPE_CHECKING, Any
 
 from ._core.current import MAIN_THREAD_IDENT
@@ -72,12 +73,8 @@ def signal(signalnum: int, handler: Any) -> Any:
     return old
 
 
-def _on_sigchld(signum: int, frame: Any) -> None:
-    hub = _get_hub()
-    if hub is None or hub.loop is None or hub.loop.destroyed:
-        _child_handler(signum, frame)  # no greenlets here
-    else:
-        hub.loop.wake_from_signal(_spawn_handler)
+def _on_sigchld(_signum: int, _frame: Any) -> None:
+    get_hub().loop.wake_from_signal(_spawn_handler)
 
 
 def _spawn_handler() -> None:
@@ -115,7 +112,9 @@ class _Wakeup:
         elif self.fd == -1 and real != -1 and not _main_loop_runs():
             old = real  # the program has set it by the real function
         self.fd, self.warn = fd, warn
-        if real not in (-1, old):
+        if real in (-1, old):
+            self._withdraw()
+        else:
             self._put_before(real)
         if not self._hooked:
             self._hooked = True
@@ -130,16 +129,20 @@ class _Wakeup:
             self._withdraw()
             _signal_set_wakeup_fd(real, warn_on_full_buffer=False)
             return
+        reading, writing = self._ends()
+        _signal_set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self._behind = real
+        if self._interest is None:
+            self._loop = get_hub().loop
+            self._interest = Interest(reading, READ, self._pass_on, ref=False)
+            self._loop.get_poller().add(self._interest)
+
+    def _ends(self) -> tuple[int, int]:
         if self._pipe is None:
             self._pipe = _os.pipe()
             for end in self._pipe:
                 _os.set_blocking(end, False)
-        _signal_set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        self._behind = real
-        if self._interest is None:
-            self._loop = get_hub().loop
-            self._interest = Interest(self._pipe[0], READ, self._pass_on, ref=False)
-            self._loop.get_poller().add(self._interest)
+        return self._pipe
 
     def _withdraw(self) -> None:
         if self._interest is not None and self._loop is not None:
@@ -149,9 +152,8 @@ class _Wakeup:
         self._behind = -1
 
     def _pass_on(self, _events: int) -> None:
-        assert self._pipe is not None
         try:
-            signals = _os.read(self._pipe[0], 4096)
+            signals = _os.read(self._ends()[0], 4096)
         except BlockingIOError:
             return
         for fd, warn in ((self._behind, False), (self.fd, self.warn)):
@@ -162,14 +164,18 @@ class _Wakeup:
                     if (warn or not isinstance(e, BlockingIOError)) and _sys.stderr is not None:
                         print(f"Could not write to the signal wakeup fd {fd}: {e}", file=_sys.stderr)
 
-    def _on_run(self, loop: _Loop, begins: bool) -> None:
-        """An owned loop has begun or ceased to run."""
+    def _on_run(self, loop: _Loop, phase: str) -> None:
+        """An owned loop is about to run, is running, has run."""
         if self.fd == -1 or loop.thread_ident != MAIN_THREAD_IDENT:
             return
-        if not begins:
+        if phase == "before":
+            # uvloop will put back, some day, what it finds now; the program's may be closed by then
+            _signal_set_wakeup_fd(self._ends()[1], warn_on_full_buffer=False)
+            return
+        if phase == "after":
             self._withdraw()
         real = _signal_set_wakeup_fd(self.fd, warn_on_full_buffer=self.warn)
-        if begins and real not in (-1, self.fd):
+        if phase == "running" and real != self._ends()[1]:
             self._put_before(real)
 
     def _after_fork(self) -> None:
@@ -185,7 +191,9 @@ class _Wakeup:
 
 def _main_loop_runs() -> bool:
     hub = _get_hub()
-    return hub is not None and hub.loop is not None and bool(hub.loop.aio.is_running())
+    if hub is not None and hub.loop is not None and hub.loop.aio.is_running():
+        return True
+    return _running_loop() is not None
 
 
 _wakeup = _Wakeup()

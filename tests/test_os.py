@@ -370,7 +370,10 @@ if not pid:
     print("from the child", flush=True)
     os._exit(4)
 bos.make_nonblocking(fd)
-print(bos.nb_read(fd, 100))
+line = b""
+while not line.endswith(b"\\n"):
+    line += bos.nb_read(fd, 100)
+print(line)
 print(bos.waitpid(pid, 0) == (pid, 4 << 8))
 
 pid = bos.fork_gevent()

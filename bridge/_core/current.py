@@ -165,6 +165,7 @@ def _own(hub: Hub | None) -> Hub:
             hub = None
         if hub is not None:
             hub_local.hub = hub
+            hub_local.guard = _ThreadEnd(hub)
             return hub
     if hub is not None and hub.loop is not None:
         return hub

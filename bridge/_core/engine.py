@@ -178,6 +178,7 @@ class Engine:
         self.joining = 0
         self.stopping = False
         self.destroyed = False
+        self._called = False  # another thread has asked for a drain
         self._cancelled = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
@@ -219,11 +220,22 @@ class Engine:
             self.arm()
 
     def _arm_from_afar(self) -> None:
+        """:meth:`arm` in another thread: one call for all who ask until it is answered."""
+        if self._called:
+            return
+        self._called = True
         try:
-            self.aio.call_soon_threadsafe(self._arm_again)
+            self.aio.call_soon_threadsafe(self._answer_call, context=self._context)
         except RuntimeError:
+            self._called = False
             if not self.aio.is_closed():
                 raise
+
+    def _answer_call(self) -> None:
+        self._called = False
+        if not self.armed and not self.destroyed:
+            self.armed = True
+            self.entry()
 
     def call(self, callback: Callable[..., Any], *args: Any) -> Callback:
         """Have the hub call ``callback(*args)`` after what is ready now. This thread only."""
@@ -497,7 +509,7 @@ class Engine:
         self.aio = aio
         self.thread_ident = get_ident()
         self.own()
-        self.running = self.draining = self.stopping = False
+        self.running = self.draining = self.stopping = self._called = False
         self._alarm = self._bare_check = self._thread_check = self._watched_tasks = None
         self._context = contextvars.Context()  # the old one is entered, for ever, by the parked hub
         self._schedule = self._scheduler()

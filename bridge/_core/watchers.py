@@ -713,8 +713,8 @@ class loop(Engine):
     MINPRI = MINPRI
     MAXPRI = MAXPRI
 
-    #: ``hook(loop, begins)``, called when an owned loop begins to run, in its first drain, and when it ends
-    run_hooks: ClassVar[list[Callable[[Loop, bool], None]]] = []
+    #: ``hook(loop, phase)``, called "before" an owned loop runs, when it is "running", "after" it has run
+    run_hooks: ClassVar[list[Callable[[Loop, str], None]]] = []
 
     def __init__(
         self, flags: object = None, default: bool | None = None, *, aio: Any = None, owned: bool = True
@@ -790,12 +790,13 @@ class loop(Engine):
         """Run the loop in the current greenlet until nothing is left to do or it is stopped."""
         hooks = tuple(self.run_hooks)
         for hook in hooks:
-            self.ready.appendleft(Callback(hook, (self, True)))
+            hook(self, "before")
+            self.ready.appendleft(Callback(hook, (self, "running")))
         try:
             super().run_owned()
         finally:
             for hook in hooks:
-                hook(self, False)
+                hook(self, "after")
 
     def _other_threads(self) -> bool:
         # They keep a blocked greenlet from a LoopExit; whoever runs the loop by hand blocks nobody.
