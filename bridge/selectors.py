@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import selectors as __selectors__
 from asyncio import _get_running_loop as _running_loop
 from asyncio import _set_running_loop
@@ -61,8 +62,11 @@ class GeventSelector(__selectors__._BaseSelectorImpl):
             else:
                 self._poll.register(key.fd, mask)
                 self._masks[key.fd] = mask
-        except BaseException:
-            super().unregister(fileobj)
+        except OSError as e:
+            self._fd_to_key.pop(key.fd)  # type: ignore[attr-defined]
+            # EINVAL: the number of a closed file is that of our own epoll instance now
+            if e.errno in (errno.EBADF, errno.EINVAL):
+                raise ValueError(f"Invalid file object: {fileobj!r} is closed") from e
             raise
         return key
 

@@ -57,9 +57,9 @@ def signal(signalnum: int, handler: Any) -> Any:
     """Set the handler of a signal; return the one before, as :func:`getsignal`.
 
     As ``signal.signal``, but a handler of SIGCHLD is called in a new greenlet, with None for the frame, when
-    the hub runs. If SIGCHLD is ignored, the statuses of children are lost, until the next child is
-    watched: that ends the ignoring. TypeError and ValueError as there; only in the main thread. Does not
-    block.
+    the hub runs; directly where there is no hub any more. If SIGCHLD is ignored, the statuses of children
+    are lost, until the next child is watched: that ends the ignoring. TypeError and ValueError as there; only
+    in the main thread. Does not block.
     """
     global _child_handler
     if _SIGCHLD is None or signalnum != _SIGCHLD:
@@ -67,14 +67,21 @@ def signal(signalnum: int, handler: Any) -> Any:
     if handler is None or not (callable(handler) or isinstance(handler, int)):
         raise TypeError("signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object")
     old = getsignal(signalnum)
+    if callable(handler):
+        get_hub()  # for the greenlet that will run it
     # an integer that is neither of the two is left for the real function to refuse
     _signals.set_beneath(signalnum, _on_sigchld if callable(handler) else handler)
     _child_handler = handler
     return old
 
 
-def _on_sigchld(_signum: int, _frame: Any) -> None:
-    get_hub().loop.wake_from_signal(_spawn_handler)
+def _on_sigchld(signum: int, frame: Any) -> None:
+    # Not get_hub(): we may have interrupted just that.
+    hub = _get_hub()
+    if hub is None or hub.loop is None or hub.loop.aio.is_closed():
+        _child_handler(signum, frame)  # there are no greenlets, or none any more
+    else:
+        hub.loop.wake_from_signal(_spawn_handler)
 
 
 def _spawn_handler() -> None:
@@ -111,6 +118,8 @@ class _Wakeup:
             real = self._behind
         elif self.fd == -1 and real != -1 and not _main_loop_runs():
             old = real  # the program has set it by the real function
+        if self._interest is not None:
+            self._pass_on(0)  # what came before is for the old one
         self.fd, self.warn = fd, warn
         if real in (-1, old):
             self._withdraw()
@@ -145,11 +154,12 @@ class _Wakeup:
         return self._pipe
 
     def _withdraw(self) -> None:
+        self._behind = -1  # it may be closed already
         if self._interest is not None and self._loop is not None:
             if not self._loop.destroyed:
                 self._loop.get_poller().remove(self._interest)
             self._interest = self._loop = None
-        self._behind = -1
+            self._pass_on(0)
 
     def _pass_on(self, _events: int) -> None:
         try:
@@ -181,10 +191,11 @@ class _Wakeup:
     def _after_fork(self) -> None:
         """The pipe is the parent's."""
         if self._pipe is not None:
-            for end in self._pipe:
-                _os.close(end)
+            reading, writing = self._pipe
             self._pipe = None
+            _os.close(writing)
             self._withdraw()
+            _os.close(reading)
             if _get_hub() is not None and self.fd != -1:
                 _signal_set_wakeup_fd(self.fd, warn_on_full_buffer=self.warn)
 

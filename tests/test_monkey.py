@@ -37,7 +37,7 @@ def module(name: str, **names: object) -> ModuleType:
     return made
 
 
-def test_patch_module_replaces_what_the_source_implements_and_keeps_the_originals(published: list[Any]) -> None:
+def test_patch_module_replaces_what_the_source_implements(published: list[Any]) -> None:
     target = module("target", a=1, b=2)
     source = module("source", a=10, b=20, c=30, __implements__=["a", "c"])
     assert not monkey.is_module_patched("target")
@@ -129,7 +129,9 @@ def test_who_raises_do_not_patch_prevents_it() -> None:
     try:
         assert monkey.patch_module(target, source) is False
         assert target.a == 1
-        assert monkey.patch_module(target, source, _notify_will_subscribers=False, _notify_did_subscribers=False)
+        assert monkey.patch_module(
+            target, source, _notify_will_subscribers=False, _notify_did_subscribers=False
+        )
     finally:
         events.subscribers.remove(refuse)
     assert target.a == 10

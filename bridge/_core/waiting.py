@@ -296,8 +296,11 @@ class WaitLine(deque[Any]):
 
     def prune(self) -> None:
         """Drop those at the head whose loop was closed: told or not, they will never leave by themselves."""
-        while self and self[0].abandoned():
-            self.leave()
+        try:
+            while (head := self[0]).abandoned() and self.discard(head):
+                pass
+        except IndexError:
+            pass  # nobody is left
 
     def tell(self) -> None:
         """Wake the head, if there is one that was not told yet. It stays in line."""
