@@ -460,8 +460,10 @@ class SimpleQueue(Generic[T]):
             if line and self._has_item():
                 line.tell()
             raise
-        if line and line[0] is wait and not line.tombstones:
+        if line and line[0] is wait:  # line.discard(wait) without the call
             line.popleft()
+            if line and line[0].dead:
+                line.trim()
         else:
             line.discard(wait)
         if self._items and line:
@@ -892,8 +894,10 @@ class Channel(Generic[T]):
                 line.tell()
             raise
         offer.wake()
-        if line and line[0] is wait and not line.tombstones:
+        if line and line[0] is wait:  # line.discard(wait) without the call
             line.popleft()
+            if line and line[0].dead:
+                line.trim()
         else:
             line.discard(wait)
         if line and putters:

@@ -232,7 +232,8 @@ class WaitLine(deque[Any]):
     death of n waiters cost n²; tombstones go when they reach an end, or when they are the majority.
     """
 
-    #: entries in the middle that have left
+    #: About how many entries in the middle have left: says only when to clean up. (Threads may change between
+    #: a removal and the count, so that nothing else may rely on it.)
     tombstones = 0  # of the class until there is one: a line is made without a call of Python code
 
     def discard(self, wait: Any) -> bool:
@@ -249,8 +250,8 @@ class WaitLine(deque[Any]):
             if self.tombstones * 2 > len(self):
                 self._compact()
             return True
-        if self.tombstones:
-            self._trim()
+        if self and (self[0].dead or self[-1].dead):  # atomic
+            self.trim()
         return True
 
     def leave(self) -> Any:
@@ -259,15 +260,14 @@ class WaitLine(deque[Any]):
             head = self[0]  # atomic up to the popleft
             if not head.dead:
                 break
-            self.popleft()  # another thread is just about to remove it
-            self.tombstones -= 1
+            self.popleft()
         head.dead = True  # to a later discard
         self.popleft()
-        if self.tombstones:
-            self._trim()
+        if self and self[0].dead:
+            self.trim()
         return head
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
         """Remove the tombstones at both ends."""
         # not "while self and self[0].dead": threads may change between the test of a while and its body
         while True:
@@ -277,22 +277,20 @@ class WaitLine(deque[Any]):
                 self.pop()
             else:
                 return
-            self.tombstones -= 1
+            if self.tombstones > 0:
+                self.tombstones -= 1
 
     def _compact(self) -> None:
         """Remove all tombstones, unless somebody comes or leaves meanwhile."""
-        tombstones = self.tombstones
         before = tuple(self)
         alive = [w for w in before if not w.dead]
-        if (
-            self.tombstones == tombstones
-            and self
-            and before
-            and self[0] is before[0]
-            and self[-1] is before[-1]
-        ):  # atomic
+        worthwhile = len(alive) < len(before)
+        # Who left the middle meanwhile is dead in ``alive``, as he would be in the line. Atomic:
+        if worthwhile and self and self[0] is before[0] and self[-1] is before[-1]:
             self.tombstones = 0
             _refill(self, alive)
+        if self and (self[0].dead or self[-1].dead):
+            self.trim()
 
     def prune(self) -> None:
         """Drop those at the head whose loop was closed: told or not, they will never leave by themselves."""
@@ -309,7 +307,7 @@ class WaitLine(deque[Any]):
 
     def waiting(self) -> int:
         """How many are in line."""
-        return len(self) - self.tombstones
+        return sum(1 for wait in tuple(self) if not wait.dead)
 
     def wake_all(self) -> None:
         """Wake everybody who is in line now and empty it."""
@@ -319,7 +317,6 @@ class WaitLine(deque[Any]):
             wait = self[0]  # atomic up to the popleft
             if wait.dead:
                 self.popleft()
-                self.tombstones -= 1
             else:
                 wait.dead = True
                 self.popleft()
