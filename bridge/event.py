@@ -6,6 +6,7 @@ from collections.abc import Generator
 from typing import Any, Generic, TypeVar, cast
 
 from ._aio.asyncwait import AsyncWait
+from ._core.errors import BlockingSwitchOutError
 from ._core.waiting import Wait, WaitLine
 from ._linkable import AbstractLinkable
 from .timeout import Timeout, expired, wait_limited
@@ -74,11 +75,15 @@ class Event(_Waitable):
     ``await event``.
     """
 
-    __slots__ = ("_flag",)
+    __slots__ = ("_flag", "_told")
+
+    #: the last greenlet that set() has woken, until it is seen to have run
+    _told: Wait | None
 
     def __init__(self) -> None:
         self._line = None
         self._flag = False
+        self._told = None
 
     def __str__(self) -> str:
         return (
@@ -102,7 +107,9 @@ class Event(_Waitable):
         self._flag = True
         line = self._line
         if line:
+            last = line[-1]
             line.wake_all()
+            self._told = last if type(last) is Wait else None
 
     def clear(self) -> None:
         """Clear the flag: those who come now wait."""
@@ -111,11 +118,24 @@ class Event(_Waitable):
     def wait(self, timeout: float | Timeout | None = None) -> bool:
         """Block until the flag is set, for ``timeout`` seconds at the most; whether it was set."""
         if self._flag:
+            if self._told is not None:
+                self._after_those_told()
             return True
         if timeout is not None:
             return self._wait_ready(timeout) or self._flag
         self._wait_unlimited()
         return True
+
+    def _after_those_told(self) -> None:
+        """Whoever waited when the flag was set runs before who comes later, as in gevent."""
+        told, self._told = self._told, None
+        if told is not None and told.queued:
+            try:
+                wait = Wait()
+            except BlockingSwitchOutError:
+                return
+            wait.wake()
+            wait.block()
 
     async def await_set(self, timeout: float | None = None) -> bool:
         """In a coroutine: :meth:`wait`."""

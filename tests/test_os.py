@@ -103,6 +103,7 @@ def test_nb_read_and_nb_write_wait(pipe: tuple[int, int]) -> None:
 
 def test_tp_read_and_tp_write_wait(pipe: tuple[int, int]) -> None:
     transfer(os.tp_read, os.tp_write, *pipe)
+    bridge.get_hub().threadpool.kill()
 
 
 def test_nb_read_returns_nothing_at_the_end_of_the_file(pipe: tuple[int, int], open_fds: list[int]) -> None:
@@ -141,6 +142,7 @@ def test_errors_of_reading_and_writing(pipe: tuple[int, int], open_fds: list[int
         with pytest.raises(OSError) as caught:
             call()
         assert caught.value.errno == errno.EBADF
+    bridge.get_hub().threadpool.kill()
 
 
 def test_nb_read_in_the_hub_is_refused(pipe: tuple[int, int]) -> None:
