@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.awaiting import await_
+from ._aio.portal import install_task_factory
 from ._core.hub import get_hub
 from ._killing import BetweenHub, killall
 
@@ -22,7 +23,8 @@ def run(main: Callable[..., Any] | Coroutine[Any, Any, T], *args: Any) -> Any:
     """Run a coroutine (function) or a plain function on the loop; return its result.
 
     Like ``asyncio.run``, on uvloop where it is installed: a coroutine runs as a task, a plain function in
-    the calling greenlet. In the end the tasks that are left are cancelled and the greenlets killed.
+    the calling greenlet. All tasks that are made meanwhile are portals: they may block anywhere. In the
+    end the tasks that are left are cancelled and the greenlets killed.
     RuntimeError where a loop is running (use ``await`` or ``bridge.await_`` there). Blocks.
     """
     try:
@@ -38,13 +40,19 @@ def run(main: Callable[..., Any] | Coroutine[Any, Any, T], *args: Any) -> Any:
         )
     hub = get_hub()
     before = set(_children(hub))
+    aio = hub.aio_loop
+    task_factory = aio.get_task_factory()
+    install_task_factory(aio)
     try:
         result = main(*args) if callable(main) else main
         if inspect.isawaitable(result):
             result = await_(result)
         return result
     finally:
-        _clean_up(hub, before)
+        try:
+            _clean_up(hub, before)
+        finally:
+            aio.set_task_factory(task_factory)
 
 
 def _clean_up(hub: Any, before: set[greenlet]) -> None:

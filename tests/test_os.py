@@ -63,6 +63,12 @@ def close(fd: int, open_fds: list[int]) -> None:
     real_os.close(fd)
 
 
+def end_threads() -> None:
+    """While the loop runs."""
+    bridge.get_hub().threadpool.kill()
+    del bridge.get_hub().threadpool
+
+
 def until(condition: Callable[[], object], seconds: float = 5) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -103,7 +109,7 @@ def test_nb_read_and_nb_write_wait(pipe: tuple[int, int]) -> None:
 
 def test_tp_read_and_tp_write_wait(pipe: tuple[int, int]) -> None:
     transfer(os.tp_read, os.tp_write, *pipe)
-    bridge.get_hub().threadpool.kill()
+    end_threads()
 
 
 def test_nb_read_returns_nothing_at_the_end_of_the_file(pipe: tuple[int, int], open_fds: list[int]) -> None:
@@ -142,7 +148,7 @@ def test_errors_of_reading_and_writing(pipe: tuple[int, int], open_fds: list[int
         with pytest.raises(OSError) as caught:
             call()
         assert caught.value.errno == errno.EBADF
-    bridge.get_hub().threadpool.kill()
+    end_threads()
 
 
 def test_nb_read_in_the_hub_is_refused(pipe: tuple[int, int]) -> None:

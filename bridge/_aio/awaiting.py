@@ -1,9 +1,10 @@
 """``await_``: a greenlet waits for a coroutine, task, future or any other awaitable.
 
 The coroutine runs as a task of the thread's loop, in the context of the greenlet, while the greenlet
-waits. When the wait is interrupted (kill, Timeout, throw), a task that ``await_`` itself has made is
-cancelled and its clean-up awaited before the interruption goes on; what belongs to somebody else is left
-alone. The interruption wins over whatever the coroutine returned meanwhile.
+waits; in a portal it runs in the task of the portal. When the wait is interrupted (kill, Timeout, throw), a
+task that ``await_`` itself has made is cancelled and its clean-up awaited before the interruption goes on;
+what belongs to somebody else is left alone. The interruption wins over whatever the coroutine returned
+meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from greenlet import getcurrent
 
 from bridge._core.hub import get_hub
 from bridge._core.waiting import Wait
+
+from .portal import Portal
 
 __all__ = ["await_"]
 
@@ -46,6 +49,8 @@ def await_(awaitable: Awaitable[T]) -> T:
         if isinstance(awaitable, CoroutineType):
             awaitable.close()  # or it would warn that it was never awaited
         raise
+    if isinstance(wait.engine, Portal):
+        return wait.engine.await_here(awaitable)  # type: ignore[no-any-return]
     aio = get_hub().aio_loop
     future: asyncio.Future[Any]
     if asyncio.isfuture(awaitable):

@@ -183,6 +183,23 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
         assert runner is not None
         return runner.switch(("yield", value))  # type: ignore[no-any-return]
 
+    def await_here(self, awaitable: Any) -> Any:
+        """What ``await awaitable`` would give in the coroutine, for code below it that blocks."""
+        steps: Any = awaitable if inspect.iscoroutine(awaitable) else awaitable.__await__()
+        kind: str = "send"
+        value: Any = None
+        while True:
+            try:
+                if kind == "throw":
+                    yielded = steps.throw(value)
+                elif value is None and not hasattr(steps, "send"):
+                    yielded = next(steps)  # a plain iterator, as a future of asyncio gives in Python
+                else:
+                    yielded = steps.send(value)
+            except StopIteration as e:
+                return e.value
+            kind, value = self._yield(yielded)
+
     # -- blocking: the face of an engine ------------------------------------------------------------
 
     def park(self) -> Any:

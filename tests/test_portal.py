@@ -1,0 +1,268 @@
+"""Portals: blocking code directly inside coroutines, on both loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from typing import Any
+
+import pytest
+
+import bridge
+from bridge.event import Event
+from bridge.exceptions import BlockingSwitchOutError
+from bridge.lock import RLock
+from bridge.queue import Empty, Queue
+
+variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+
+
+@pytest.mark.asyncio
+async def test_without_a_portal_blocking_raises_and_names_the_ways_out() -> None:
+    with pytest.raises(BlockingSwitchOutError, match=r"sync_to_async(.|\n)*portal(.|\n)*spawn"):
+        bridge.sleep(0)
+    with pytest.raises(BlockingSwitchOutError):
+        Event().wait()
+
+
+@pytest.mark.asyncio
+async def test_other_tasks_go_on_while_a_portal_blocks() -> None:
+    event = Event()
+    order: list[str] = []
+
+    @bridge.portal
+    async def blocks() -> str:
+        order.append("blocks")
+        event.wait()
+        order.append("woken")
+        return "result"
+
+    async def other() -> None:
+        order.append("other")
+        await asyncio.sleep(0)
+        event.set()
+
+    result, _ = await asyncio.gather(blocks(), other())
+    assert result == "result"
+    assert order == ["blocks", "other", "woken"]
+
+
+@pytest.mark.asyncio
+async def test_task_context_and_loop_are_those_of_the_task() -> None:
+    @bridge.portal
+    async def inside() -> None:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        variable.set(5)
+        bridge.sleep(0.001)
+        assert (asyncio.current_task(), asyncio.get_running_loop()) == (task, loop)
+        assert variable.get() == 5
+        await asyncio.sleep(0)
+        variable.set(6)
+        bridge.await_(asyncio.sleep(0))
+        assert asyncio.current_task() is task
+
+    await inside()
+    assert variable.get() == 6  # a portal shares the context of who awaits it
+
+
+@pytest.mark.asyncio
+async def test_cancelling_the_task_raises_where_the_code_blocks() -> None:
+    seen: list[str] = []
+    queue: Queue[int] = Queue()
+
+    @bridge.portal
+    async def inside() -> None:
+        try:
+            queue.get()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    task = asyncio.create_task(inside())
+    await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen == ["cancelled"]
+    queue.put(1)
+    assert queue.get_nowait() == 1  # nobody took it
+
+
+@pytest.mark.asyncio
+async def test_asyncio_timeout_ends_blocking_code() -> None:
+    @bridge.portal
+    async def inside() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.002):
+                Event().wait()
+        task = asyncio.current_task()
+        assert task is not None and not task.cancelling()
+
+    await inside()
+
+
+@pytest.mark.asyncio
+async def test_bridge_timeout_ends_blocking_code_and_native_awaits() -> None:
+    @bridge.portal
+    async def inside() -> None:
+        with pytest.raises(bridge.Timeout), bridge.Timeout(0.002):
+            Event().wait()
+        with pytest.raises(bridge.Timeout), bridge.Timeout(0.002):
+            await asyncio.sleep(100)
+        with pytest.raises(bridge.Timeout), bridge.Timeout(0.002):
+            bridge.await_(asyncio.sleep(100))
+        task = asyncio.current_task()
+        assert task is not None and not task.cancelling()
+        await asyncio.sleep(0)
+
+    await inside()
+
+
+@pytest.mark.asyncio
+async def test_timeouts_of_both_worlds_nest() -> None:
+    @bridge.portal
+    async def inside() -> list[str]:
+        seen = []
+        with bridge.Timeout(10):
+            try:
+                async with asyncio.timeout(0.002):
+                    bridge.sleep(100)
+            except TimeoutError:
+                seen.append("inner")
+        try:
+            async with asyncio.timeout(10):
+                with bridge.Timeout(0.002):
+                    await asyncio.sleep(100)
+        except bridge.Timeout:
+            seen.append("inner too")
+        return seen
+
+    assert await inside() == ["inner", "inner too"]
+
+
+@pytest.mark.asyncio
+async def test_timeout_arguments_work_in_a_portal() -> None:
+    @bridge.portal
+    async def inside() -> None:
+        with pytest.raises(Empty):
+            Queue().get(timeout=0.001)
+        assert Event().wait(0.001) is False
+        assert Event().wait(0) is False
+
+    await inside()
+
+
+@pytest.mark.asyncio
+async def test_a_thread_wakes_a_portal() -> None:
+    event = Event()
+
+    @bridge.portal
+    async def inside() -> bool:
+        thread = threading.Thread(target=event.set)
+        thread.start()
+        woken = event.wait(10)
+        thread.join()
+        return woken
+
+    assert await inside()
+
+
+@pytest.mark.asyncio
+async def test_join_get_and_kill_work_in_a_portal() -> None:
+    @bridge.portal
+    async def inside() -> None:
+        assert bridge.spawn(lambda: 7).get() == 7
+        g = bridge.spawn(bridge.sleep, 100)
+        bridge.sleep(0)
+        g.kill()
+        assert g.dead
+
+    await inside()
+
+
+@pytest.mark.asyncio
+async def test_await_in_a_portal_awaits_in_the_same_task() -> None:
+    async def which() -> Any:
+        await asyncio.sleep(0)
+        return asyncio.current_task()
+
+    @bridge.portal
+    async def inside() -> None:
+        assert bridge.await_(which()) is asyncio.current_task()
+        with pytest.raises(ZeroDivisionError):
+            bridge.await_(fails())
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    await inside()
+
+
+@pytest.mark.asyncio
+async def test_task_factory_makes_every_task_a_portal() -> None:
+    loop = asyncio.get_running_loop()
+    bridge.install_task_factory()
+    bridge.install_task_factory()  # once is enough
+    try:
+
+        async def plain(n: int) -> int:
+            bridge.sleep(0.001)
+            return n
+
+        assert await asyncio.gather(*[plain(n) for n in range(5)]) == list(range(5))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(plain(n)) for n in range(3)]
+        assert [t.result() for t in tasks] == [0, 1, 2]
+    finally:
+        loop.set_task_factory(None)
+
+
+@pytest.mark.asyncio
+async def test_the_owner_of_a_lock_is_the_task() -> None:
+    lock = RLock()
+
+    @bridge.portal
+    async def inside() -> bool:
+        with lock:
+            bridge.sleep(0.001)
+            return lock.acquire(blocking=False) and lock.release() is None
+
+    assert await asyncio.gather(inside(), inside()) == [True, True]
+
+
+@pytest.mark.asyncio
+async def test_exceptions_pass_through_a_portal_with_both_sides_in_the_traceback() -> None:
+    def below() -> None:
+        bridge.sleep(0)
+        raise KeyError("x")
+
+    @bridge.portal
+    async def inside() -> None:
+        below()
+
+    with pytest.raises(KeyError) as caught:
+        await inside()
+    names = [entry.name for entry in caught.traceback]
+    assert "inside" in names and "below" in names
+
+
+def test_portal_refuses_what_is_no_coroutine_function() -> None:
+    with pytest.raises(TypeError, match="async def"):
+        bridge.portal(len)  # type: ignore[arg-type]
+
+
+@pytest.mark.engines("owned")
+def test_tasks_of_run_may_block() -> None:
+    async def child() -> int:
+        bridge.sleep(0.001)
+        return 2
+
+    async def main() -> int:
+        queue: Queue[int] = Queue()
+        bridge.spawn(queue.put, 1)
+        return queue.get() + await asyncio.create_task(child())
+
+    assert bridge.run(main) == 3
+    assert bridge.get_hub().aio_loop.get_task_factory() is None
