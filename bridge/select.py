@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os as _os
 import select as __select__
+import selectors as __selectors__
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -184,5 +185,21 @@ _KEEP = 16
 def _gevent_do_monkey_patch(patch_request: Any) -> None:
     """How :func:`bridge.monkey.patch_select` patches: blocking calls that have no twin here are removed."""
     patch_request.default_patch_items()
+    if patch_request.target_module is __select__:
+        _patch_selectors()
     if patch_request.patch_kwargs.get("aggressive", True):
         patch_request.remove_item("epoll", "kqueue", "kevent", "devpoll")
+
+
+def _patch_selectors() -> None:
+    """Two classes of the module selectors have taken the real functions for themselves."""
+
+    def _select(
+        self: Any, r: Iterable[int], w: Iterable[int], x: Iterable[int], timeout: float | None = None
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        return select(r, w, x, timeout)
+
+    _select._gevent_monkey = True  # type: ignore[attr-defined] # how gevent marks it
+    __selectors__.SelectSelector._select = _select  # type: ignore[attr-defined]
+    if hasattr(__selectors__, "PollSelector"):
+        __selectors__.PollSelector._selector_cls = poll  # type: ignore[attr-defined]

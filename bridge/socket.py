@@ -53,8 +53,8 @@ if hasattr(__socket__, "fromshare"):
     __implements__.append("fromshare")
 __extensions__ = ["cancel_wait", "wait_read", "wait_write", "wait_readwrite"]
 __imports__ = mirror(__socket__, globals(), *__implements__)
-_public = [name for name in __imports__ if name in __socket__.__all__ and name != "CAPI"]
-__all__ = __implements__ + __extensions__ + _public
+__all__ = list(__implements__ + __extensions__)
+__all__ += [name for name in __imports__ if name in __socket__.__all__ and name != "CAPI"]
 
 SocketType = socket
 _dup = _socket.dup

@@ -60,17 +60,27 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     loop, mode = request.param.split("-")
     _end_hub()
-    bridge.config.aio_loop_factory = FACTORIES[loop]
+    made: list[Any] = []
+
+    def factory() -> Any:
+        aio = FACTORIES[loop]()
+        made.append(aio)
+        return aio
+
+    bridge.config.aio_loop_factory = factory
     request.node.bridge_mode = (mode, FACTORIES[loop])
     yield request.param
     _end_hub()
     del bridge.config.aio_loop_factory
+    for aio in made:  # of hubs and loops that the test has made by hand and left
+        if not aio.is_running() and not aio.is_closed():
+            aio.close()
 
 
 def _end_hub() -> None:
-    hub = hub_local.hub
-    if hub is not None and hub.loop is not None:
-        hub.destroy(destroy_loop=True)
+    for hub in (hub_local.hub, *hub_local.aside):
+        if hub is not None and hub.loop is not None:
+            hub.destroy(destroy_loop=True)
     hub_local.hub = None
     hub_local.aside = ()
     hub_local.next_loop = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +16,8 @@ from bridge import events, monkey
 from bridge.monkey import MonkeyPatchWarning, api
 
 pytestmark = pytest.mark.engines("none")
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -168,3 +173,104 @@ def test_the_warning_is_a_runtime_warning() -> None:
     assert issubclass(MonkeyPatchWarning, RuntimeWarning)
     with pytest.warns(MonkeyPatchWarning):
         api.process_warnings(["x"])
+
+
+TWINS_IN_PLACE = """
+import multiprocessing, os, select, selectors, signal, socket, subprocess, sys, threading, time
+import bridge, bridge.os, bridge.select, bridge.selectors, bridge.signal, bridge.time
+from bridge import monkey
+
+real_thread = threading.Thread
+for name in ("os", "time", "select", "selectors", "signal"):
+    assert monkey.patch_module(sys.modules[name], getattr(bridge, name, None) or sys.modules["bridge." + name])
+assert not hasattr(select, "epoll") and not hasattr(selectors, "EpollSelector")
+assert selectors.DefaultSelector is bridge.selectors.GeventSelector
+assert selectors.SelectSelector._select._gevent_monkey
+
+ticks = []
+def ticker():
+    while True:
+        time.sleep(0.005)
+        ticks.append(1)
+bridge.spawn(ticker)
+
+# selectors of all kinds let others run
+a, b = socket.socketpair()
+for kind in (selectors.DefaultSelector, selectors.PollSelector, selectors.SelectSelector):
+    with kind() as selector:
+        key = selector.register(a, selectors.EVENT_READ)
+        del ticks[:]
+        bridge.spawn_later(0.03, b.send, b"x")
+        assert selector.select() == [(key, selectors.EVENT_READ)], kind
+        assert len(ticks) > 2, kind
+        a.recv(1)
+
+# a thread started now has a hub with epoll all the same
+filenos = []
+def thread():
+    bridge.select.select([a], [], [], 0.001)
+    filenos.append(bridge.get_hub().loop.fileno())
+t = real_thread(target=thread)
+t.start()
+t.join()
+assert filenos[0] > 0
+
+# children, with a handler that blocks
+def handler(signum, frame):
+    time.sleep(0)
+    handled.append(signum)
+handled = []
+assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+signal.signal(signal.SIGCHLD, handler)
+assert signal.getsignal(signal.SIGCHLD) is handler
+for func in (os.fork, lambda: os.forkpty()[0]):
+    pid = func()
+    if not pid:
+        time.sleep(0.02)
+        os._exit(3)
+    del handled[:]
+    with bridge.Timeout(5):
+        while not handled:
+            time.sleep(0.001)
+    while True:
+        found, status = os.waitpid(-1, os.WNOHANG)
+        if found:
+            break
+        time.sleep(0.001)
+    assert (found, status) == (pid, 3 << 8)
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        pass
+    else:
+        raise AssertionError("waited for twice")
+watcher = bridge.signal_handler(signal.SIGTERM, handled.append, "term")
+os.kill(os.getpid(), signal.SIGTERM)
+with bridge.Timeout(5):
+    while "term" not in handled:
+        time.sleep(0.001)
+
+del ticks[:]
+done = subprocess.run(["sh", "-c", "sleep 0.03; cat; exit 4"], input=b"data" * 50000, capture_output=True)
+assert (done.returncode, len(done.stdout)) == (4, 200000)
+assert subprocess.call(["sh", "-c", "exit 5"]) == 5
+process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0.03,))
+process.start()
+process.join()
+assert process.exitcode == 0
+assert len(ticks) > 4
+print("done")
+"""
+
+
+@pytest.mark.parametrize("kind", ["uvloop", "asyncio"])
+def test_the_twins_work_in_the_place_of_the_real_modules(kind: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", TWINS_IN_PLACE],
+        env={**os.environ, "BRIDGE_LOOP": kind},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")

@@ -354,33 +354,6 @@ def test_select_gives_back_the_objects_it_was_given(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_what_another_greenlet_has_read_is_not_ready(pipe: Pipes, size: int) -> None:
-    pipes = pipe.many(size)
-    readers = [r for r, _w in pipes]
-    r, w = pipes[0]
-    step = 0
-
-    def snatch() -> None:
-        # At the beginning of a round: after the poll, and before those that it has found are resumed.
-        nonlocal step
-        if step == 0 and time.monotonic() - begin > 0.01:
-            os.write(w, b"x")
-            step = 1
-        elif step == 1:
-            assert os.read(r, 1) == b"x"
-            step = 2
-
-    begin = time.monotonic()
-    with bridge.get_hub().loop.check(ref=False) as check:
-        check.start(snatch)
-        bridge.spawn_later(0.011, bool)
-        bridge.spawn_later(0.02, lambda: os.write(w, b"y"))
-        assert select.select(readers, [], [], 5) == ([r], [], [])
-    assert os.read(r, 2) == b"y"
-    assert step == 2
-
-
-@pytest.mark.parametrize("size", SIZES)
 def test_killed_and_timed_out_selects_leave_nothing_behind(pipe: Pipes, size: int) -> None:
     readers = [r for r, _w in pipe.many(size)]
     g = bridge.spawn(select.select, readers, [], [])
