@@ -33,6 +33,7 @@ import os
 import select as _select
 from _thread import _local, get_ident
 from collections.abc import Callable, Mapping
+from math import ceil
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
@@ -325,10 +326,19 @@ class FdSet:
         """The number may mean another file from now on."""
         self._unsure.add(fd)
 
-    def ready(self) -> list[tuple[int, int]]:
-        """Fds with what they are ready for, as far as epoll knows; regular files too."""
+    def ready(self, seconds: float | None = 0) -> list[tuple[int, int]]:
+        """Fds with what they are ready for, as far as epoll knows; regular files too.
+
+        Blocks the *thread* for up to ``seconds``, with None until there is one.
+        """
         self._check_fork()
-        found: list[tuple[int, int]] = self._epoll.poll(0, max(len(self.masks), 1))
+        if seconds is None:
+            seconds = -1
+        elif seconds > 0:
+            seconds = ceil(seconds * 1000) / 1000  # epoll rounds down
+        if self.always:
+            seconds = 0
+        found: list[tuple[int, int]] = self._epoll.poll(seconds, max(len(self.masks), 1))
         if self.always:
             found += [(fd, self.masks[fd] & (IN | OUT)) for fd in self.always]
         return found

@@ -227,8 +227,8 @@ class socket(_Socket):
 
     _timeout: float | None
     #: see "Closing" above
-    _reading: Interest | None
-    _writing: Interest | None
+    _reading: Wait | None
+    _writing: Wait | None
     #: see "Whose registration it is" above
     _poller_id: int
     #: whether a wait for this socket is a reason for the loop to go on
@@ -251,13 +251,13 @@ class socket(_Socket):
         assert hub is not None  # the Wait has seen to that
         interest = Interest(_c_fileno(self), events, lambda _events: wait.wake(), self.ref)
         if events == READ:
-            if self._reading is not None:
+            if self._reading is not None and not self._reading.abandoned():
                 raise self._busy("read from")
-            self._reading = interest
+            self._reading = wait
         else:
-            if self._writing is not None:
+            if self._writing is not None and not self._writing.abandoned():
                 raise self._busy("write to")
-            self._writing = interest
+            self._writing = wait
         poller = hub.loop.poller
         if poller is None:
             poller = hub.loop.get_poller()
@@ -271,10 +271,10 @@ class socket(_Socket):
         finally:
             if interest.active:
                 poller.remove(interest)
-            if self._reading is interest:
+            if self._reading is wait:
                 self._reading = None
                 mine = True
-            elif self._writing is interest:
+            elif self._writing is wait:
                 self._writing = None
                 mine = True
             else:
@@ -314,8 +314,8 @@ class socket(_Socket):
         if events & WRITE and self._writing is not None:
             leaving.append(self._writing)
             self._writing = None
-        for interest in leaving:
-            interest.fire(interest.events)
+        for wait in leaving:
+            wait.wake()
 
     def _leave_loop(self) -> None:
         """The fd is about to be somebody else's, or nobody's."""

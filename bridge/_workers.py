@@ -444,6 +444,11 @@ class WorkerGreenlet(greenlet):
         perform = self._perform
         patience = crew.idle_timeout
         while True:
+            # for a hub that a call has made: neither waiting for work nor the next call itself blocks it
+            hub = hub_local.hub
+            if hub is not None and hub.periodic_monitoring_thread is not None:
+                hub.periodic_monitoring_thread.ignore_current_greenlet_blocking()
+            hub = None
             bridge_threadpool_worker_idle = True
             try:
                 call = take(True, patience)

@@ -134,7 +134,7 @@ class poll:
         Registering again changes the mask. TypeError or ValueError for what is no fd. Does not block.
         """
         self._poll.register(fd, eventmask)
-        number = get_fileno(fd)
+        number = fd if type(fd) is int else get_fileno(fd)
         self._masks[number] = eventmask
         if self._kept is not None:
             self._kept.touch(number)

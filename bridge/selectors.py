@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._fdwait import IN, OUT, FdSet, HasFileno, _new_epoll, _new_poll, let_others_run, wait_ready
 from ._mirror import mirror
-from .hub import get_hub
+from .hub import _get_hub, get_hub
 
 if TYPE_CHECKING:
 
@@ -91,6 +91,11 @@ class GeventSelector(__selectors__._BaseSelectorImpl):
         if running is None or getattr(running, "_selector", None) is not self:
             ready: list[tuple[__selectors__.SelectorKey, int]] = self._select(timeout)
             return ready
+        hub = _get_hub()
+        if hub is None or hub.loop is None or hub.loop.aio is running:
+            # The hub itself stands on us: this is where the thread is to sleep.
+            ready = self._keys(self._look(timeout))
+            return ready
         _set_running_loop(None)
         try:
             ready = self._select(timeout)
@@ -105,8 +110,9 @@ class GeventSelector(__selectors__._BaseSelectorImpl):
         if not found and blocking:
             masks = self._set.masks if self._set is not None else self._masks
             found = wait_ready(masks, self._probe, timeout, self._set)
-        if not found or self._closed:
-            return []
+        return self._keys(found or [])
+
+    def _keys(self, found: list[tuple[int, int]]) -> list[tuple[__selectors__.SelectorKey, int]]:
         ready = []
         for fd, bits in found:
             key = self._fd_to_key.get(fd)  # type: ignore[attr-defined]
@@ -118,8 +124,16 @@ class GeventSelector(__selectors__._BaseSelectorImpl):
 
     def _probe(self) -> list[tuple[int, int]]:
         if self._closed:
-            return [(-1, 0)]  # whoever waits shall come back
-        found: list[tuple[int, int]] = self._set.ready() if self._set is not None else self._poll.poll(0)
+            return [(-1, 0)]  # no key; but whoever waits shall come back
+        return self._look(0)
+
+    def _look(self, timeout: float | None) -> list[tuple[int, int]]:
+        """What is ready; blocks the thread until something is, or the time is over."""
+        if timeout is not None and timeout < 0:
+            timeout = 0
+        if self._set is not None:
+            return self._set.ready(timeout)
+        found: list[tuple[int, int]] = self._poll.poll(None if timeout is None else timeout * 1000)
         return found
 
     def close(self) -> None:

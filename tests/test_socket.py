@@ -80,15 +80,22 @@ def fill(sock: socket.socket) -> int:
         sock.settimeout(before)
 
 
+def end_threads() -> None:
+    """End the threads that look up names, while blocking is still possible."""
+    hub = bridge.get_hub()
+    hub.threadpool.kill()
+    del hub.threadpool
+
+
 def looks_up(test: Callable[..., None]) -> Callable[..., None]:
-    """For tests that look up names: end the threads that did it, while blocking is still possible."""
+    """For tests that look up names."""
 
     @functools.wraps(test)
     def run(*args: Any, **kwds: Any) -> None:
         try:
             test(*args, **kwds)
         finally:
-            bridge.get_hub().threadpool.kill()
+            end_threads()
 
     return run
 
@@ -409,6 +416,31 @@ def test_reading_and_writing_at_once_but_no_two_readers(pair: Pair) -> None:
     while size < LARGE:
         size += len(b.recv(1 << 20))
     writer.get(timeout=5)
+
+
+@pytest.mark.engines("none")
+def test_a_reader_whose_loop_was_closed_is_in_nobodys_way(pair: Pair) -> None:
+    a, b = pair
+
+    async def leave_a_reader() -> bridge.Greenlet[bytes]:
+        reader = bridge.spawn(a.recv, 1)
+        await asyncio.sleep(0.005)
+        return reader
+
+    left = asyncio.run(leave_a_reader())
+    b.send(b"x")
+
+    async def read() -> bytes:
+        await asyncio.sleep(0)
+        result: bytes = await bridge.spawn(ticking, lambda: a.recv(1) + a.recv(1))
+        return result
+
+    async def both() -> bytes:
+        asyncio.get_running_loop().call_later(0.02, b.send, b"y")
+        return await read()
+
+    assert asyncio.run(both()) == b"xy"
+    assert not left.ready()
 
 
 def test_makefile(pair: Pair) -> None:
@@ -816,7 +848,7 @@ async def test_in_a_coroutine_below_a_portal() -> None:
                 client.recv(1)
             client.close()
             peer.close()
-            bridge.get_hub().threadpool.kill()
+            end_threads()
             return received
 
     assert await bridge.portal(_in_portal)(talk) == b"x" * 100_000

@@ -30,8 +30,16 @@ def reinit(hub: Hub | None = None) -> None:
     """
     if hub is None:
         hub = hub_local.hub
-    if hub is None or hub.loop is None or hub.loop.pid == os.getpid():
+    if hub is None or hub.loop is None:
         return
+    pid = os.getpid()
+    if getattr(hub.loop, "pid", pid) != pid:
+        hub = _renew(hub)
+    if hub.periodic_monitoring_thread is not None:
+        hub.periodic_monitoring_thread._on_fork(hub)
+
+
+def _renew(hub: Hub) -> Hub:
     from bridge._config import config
 
     old = hub.loop
@@ -47,6 +55,7 @@ def reinit(hub: Hub | None = None) -> None:
     if resolver is not None:
         hub._resolver = None
     old.reinit()
+    return hub
 
 
 def _replace(hub: Hub) -> Hub:

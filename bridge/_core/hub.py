@@ -117,6 +117,7 @@ class Hub(greenlet):
 
     def run(self) -> None:
         """What the hub greenlet does; entered by the first switch to it."""
+        self._start_configured_monitor()
         try:
             while not self._closing:
                 if self.loop.owned:
@@ -487,12 +488,27 @@ class Hub(greenlet):
         if hub_local.hub is self:
             hub_local.hub = None
 
+    def _start_configured_monitor(self) -> None:
+        from bridge._config import config
+
+        try:
+            if config.monitor_thread:
+                self.start_periodic_monitoring_thread()
+        except Exception:
+            # of a subscriber or a plug-in: no reason for the hub not to run
+            self.handle_error(self, *sys.exc_info())
+
     def start_periodic_monitoring_thread(self) -> Any:
         """Start (at most once) and return the thread that watches this hub for blocking."""
         if self.periodic_monitoring_thread is None and get_ident() == self.thread_ident:
             from bridge._config import config
+            from bridge.events import PeriodicMonitorThreadStartedEvent, notify_and_call_entry_points
 
-            self.periodic_monitoring_thread = config.monitor_class(self)
+            monitor = self.periodic_monitoring_thread = config.monitor_class(self)
+            # where it can't be done, the warning is for those who have asked for it
+            if config.max_memory_usage or monitor.can_monitor_memory_usage():
+                monitor.install_monitor_memory_usage()
+            notify_and_call_entry_points(PeriodicMonitorThreadStartedEvent(monitor))
         return self.periodic_monitoring_thread
 
 

@@ -328,6 +328,8 @@ class _Epoll:
             if events & _PRI:
                 mask |= PRIORITY
             ready(fd, mask, events & _BROKEN != 0)
+            if self.epoll.closed:
+                break  # another one has taken its place, and reports the rest
 
     def abandon(self) -> None:
         self.epoll.close()

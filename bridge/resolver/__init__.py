@@ -1,0 +1,70 @@
+"""Resolvers: how a hub looks up names of hosts. ``config.resolver`` says which one ``hub.resolver`` is.
+
+:mod:`bridge.resolver.thread` asks the system in the hub's thread pool; :mod:`bridge.resolver.blocking` asks
+it directly, and blocks the thread. Both give exactly what the system gives.
+"""
+
+from __future__ import annotations
+
+import _socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import IntEnum
+from socket import AddressFamily, SocketKind
+from typing import Any
+
+__all__ = ["AbstractResolver"]
+
+
+class AbstractResolver(ABC):
+    """The functions of every resolver: those of ``socket``, with its arguments, results and errors.
+
+    Subclasses say in :meth:`_call` how to call the system's functions.
+    """
+
+    def __init__(self, hub: Any = None) -> None:
+        """``hub``: the hub that it is for, by default this thread's if one is needed."""
+        self.hub = hub
+
+    @abstractmethod
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What ``function(*args)``, one of the system's, returns or raises."""
+
+    def close(self) -> None:  # noqa: B027 - to be overridden where there is something to close
+        """Give back what the resolver holds. The system's functions need nothing."""
+
+    def gethostbyname(self, hostname: Any) -> str:
+        """The IPv4 address of a host. Raises ``socket.gaierror``."""
+        return self._call(_socket.gethostbyname, hostname)  # type: ignore[no-any-return]
+
+    def gethostbyname_ex(self, hostname: Any) -> tuple[str, list[str], list[str]]:
+        """The name of a host, its other names, and its IPv4 addresses. Raises ``socket.gaierror``."""
+        return self._call(_socket.gethostbyname_ex, hostname)  # type: ignore[no-any-return]
+
+    def getaddrinfo(
+        self, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[tuple[int, int, int, str, Any]]:
+        """What to make a socket of, and what to connect it to, for a host and a service.
+
+        A list of (family, type, protocol, canonical name, address). Raises ``socket.gaierror``.
+        """
+        found = self._call(_socket.getaddrinfo, host, port, family, type, proto, flags)
+        return [(_member(AddressFamily, f), _member(SocketKind, t), *rest) for f, t, *rest in found]
+
+    def gethostbyaddr(self, ip_address: Any) -> tuple[str, list[str], list[str]]:
+        """The name of the host with an address, its other names, and its addresses.
+
+        Raises ``socket.herror`` or ``socket.gaierror``.
+        """
+        return self._call(_socket.gethostbyaddr, ip_address)  # type: ignore[no-any-return]
+
+    def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        """The names of the host and of the port of a socket's address. Raises ``socket.gaierror``."""
+        return self._call(_socket.getnameinfo, sockaddr, flags)  # type: ignore[no-any-return]
+
+
+def _member(kind: type[IntEnum], number: int) -> int:
+    try:
+        return kind(number)
+    except ValueError:
+        return number  # one that Python has no name for
