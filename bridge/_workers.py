@@ -337,7 +337,7 @@ class Crew:
         return calls
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Block until ``condition()``, natively in a thread without a usable hub; or until the process ends."""
+        """Block until ``condition()``, natively in a thread without a usable hub."""
         hub = get_hub_if_exists()
         if hub is None or hub.loop is None or hub.loop.aio.is_closed():
             self._wait_natively(condition)

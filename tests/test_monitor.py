@@ -97,21 +97,6 @@ def test_no_print_and_no_stream(quick: None, heard: list[Any], printed: io.Strin
     assert blocked(heard) and printed.getvalue() == ""
 
 
-def test_a_pool_thread_with_a_hub_may_block(quick: None, heard: list[Any], printed: io.StringIO) -> None:
-    pool = bridge.threadpool.ThreadPool(1)
-
-    def make_hub() -> Any:
-        bridge.sleep(0.001)
-        return get_hub().start_periodic_monitoring_thread()
-
-    monitor = pool.apply(make_hub)
-    pool.apply(time.sleep, (0.15,))
-    bridge.sleep(0.1)
-    monitor.kill()
-    pool.kill()
-    assert not blocked(heard)
-
-
 def test_functions_are_called_and_their_errors_printed(errors: list[Any]) -> None:
     hub = get_hub()
     monitor = hub.start_periodic_monitoring_thread()
