@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,7 +65,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
 
     def factory() -> Any:
         aio = FACTORIES[loop]()
-        made.append(aio)
+        if threading.current_thread() is threading.main_thread():  # another thread closes its own
+            made.append(aio)
         return aio
 
     bridge.config.aio_loop_factory = factory
