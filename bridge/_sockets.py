@@ -30,7 +30,6 @@ import os
 import socket as __socket__
 from collections.abc import Callable, Iterable
 from functools import partial
-from importlib.util import find_spec
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any
 
@@ -106,31 +105,9 @@ class cancel_wait_ex(OSError):
         super().__init__(errno.EBADF, "File descriptor was closed in another greenlet")
 
 
-# -- looking up names -----------------------------------------------------------------------------------
-
-_HAS_RESOLVERS = find_spec(f"{__package__}.resolver") is not None
-
-
-def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Exception | None]:
-    """What ``function`` returns or raises: the pool would print what it raises."""
-    try:
-        return function(*args), None
-    except Exception as e:
-        return None, e
-
-
 def _look_up(function: Callable[..., Any], *args: Any) -> Any:
-    """Call one of the standard library's functions by way of the hub's resolver, or else in a thread."""
-    hub = get_hub()
-    if _HAS_RESOLVERS:
-        return getattr(hub.resolver, function.__name__)(*args)
-    value, error = hub.threadpool.apply(_outcome, (function, args))
-    if error is None:
-        return value
-    try:
-        raise error
-    finally:
-        del error  # the traceback refers to this frame
+    """Call one of the standard library's functions by way of the hub's resolver. Blocks the greenlet."""
+    return getattr(get_hub().resolver, function.__name__)(*args)
 
 
 def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:

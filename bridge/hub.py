@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -61,8 +61,6 @@ __all__ = [
     "sleep",
     "spawn_raw",
 ]
-
-R = TypeVar("R")
 
 GEVENT_CONFIG = config
 RawGreenlet = greenlet
@@ -124,7 +122,8 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
     loop = hub.loop
     current = getcurrent()
     if loop.probe() is not None or current is hub:
-        _sleep_elsewhere(blocking_place(current), seconds)
+        blocking_place(current)  # raises where nothing may block
+        _sleep_elsewhere(seconds)
         return
     if seconds <= 0:
         loop.ready.append(current)
@@ -149,7 +148,7 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
             raise
 
 
-def _sleep_elsewhere(place: Any, seconds: float) -> None:
+def _sleep_elsewhere(seconds: float) -> None:
     """The hub's loop has ended, or we are in a portal."""
     wait = Wait()
     if seconds <= 0:
