@@ -106,9 +106,10 @@ def spawn_later(seconds: float, *args: Any, **kwargs: Any) -> Greenlet[Any]:
 
 #: What ``bridge.X`` loads at the first use.
 _LAZY_MODULES = frozenset({
-    "core", "event", "events", "exceptions", "local", "lock", "monkey", "os", "pool", "queue", "select",
-    "selectors", "signal",
-    "threadpool", "time", "util",
+    "asgi", "backdoor", "baseserver", "builtins", "contextvars", "core", "event", "events", "exceptions",
+    "fileobject", "gunicorn", "local", "lock", "monkey", "os", "pool", "pywsgi", "queue", "resolver", "select",
+    "selectors", "server", "signal", "socket", "ssl", "subprocess", "thread", "threading", "threadpool",
+    "time", "util",
 })  # fmt: skip
 
 
