@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -66,17 +68,40 @@ def files(folder: Path) -> set[str]:
     return {
         str(file.relative_to(ROOT))
         for file in folder.rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts
+        if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".so"
     }
 
 
 def test_wheel_holds_bridge_and_in_it_the_compat_folder(wheel: Path) -> None:
     assert {entry.name.partition("-")[0] for entry in wheel.iterdir()} == {"bridge", "gevent_bridge"}
-    inside = {str(file.relative_to(wheel)) for file in wheel.rglob("*") if file.is_file()}
+    inside = {str(f.relative_to(wheel)) for f in wheel.rglob("*") if f.is_file() and f.suffix != ".so"}
     ours = {name for name in inside if name.startswith("bridge/")}
     compat = {name.replace("compat/", "bridge/_compat/", 1) for name in files(ROOT / "compat")}
     assert "bridge/_compat/gevent/coros.py" in compat and "bridge/py.typed" in ours
-    assert ours == files(ROOT / "bridge") | compat
+    assert ours == {name for name in files(ROOT / "bridge") if not name.endswith(".c")} | compat
+
+
+def test_wheel_is_for_one_platform_if_the_accelerator_is_built_else_pure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRIDGE_PURE", "1")
+    pure = build("wheel", tmp_path)
+    assert pure.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(pure) as archive:
+        assert not [name for name in archive.namelist() if name.endswith((".so", ".c"))]
+    monkeypatch.setenv("BRIDGE_PURE", "")
+    with zipfile.ZipFile(build("wheel", tmp_path)) as archive:
+        built = [name for name in archive.namelist() if name.endswith(".so")]
+    if shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) is None:
+        assert not built
+    else:
+        (extension,) = built
+        assert extension.startswith("bridge/_core/_chunks.")
+
+
+def test_wheel_is_pure_where_the_compiler_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "false")
+    assert build("wheel", tmp_path).name.endswith("-py3-none-any.whl")
 
 
 def test_sdist_holds_what_the_wheel_is_built_from(tmp_path: Path) -> None:
@@ -125,7 +150,7 @@ def test_installation_runs_programs(kind: str, tmp_path: Path, request: pytest.F
 def test_requirements() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["requires-python"] == ">=3.11"
-    assert {re.split(r"[>=; ]", r)[0] for r in project["dependencies"]} == {"greenlet", "uvloop"}
+    assert {re.split(r"[>=; ]", r)[0] for r in project["dependencies"]} == {"greenlet", "httptools", "uvloop"}
     assert {"test", "docs", "lint"} <= set(project["optional-dependencies"])
 
 

@@ -2,15 +2,17 @@
 
 Layout (imports go downwards only)::
 
-    errors    exceptions of the engine
-    callbacks the object that `loop.run_callback` returns
-    engine    ready queue, timer heap, the drain that an asyncio loop runs
-    poller    which file descriptors are ready, one epoll instance per engine
-    watchers  gevent's loop API (io, timer, async_ ...) on top of an engine
-    current   which hub is this thread's
-    waiting   one wait of one greenlet; lines of waiters
-    waiter    gevent's Waiter
-    hub       the hub greenlet of a thread, owned or adopted
+    accelerated what is compiled, where it is
+    errors      exceptions of the engine
+    callbacks   the object that `loop.run_callback` returns
+    engine      ready queue, timer heap, the drain that an asyncio loop runs
+    poller      which file descriptors are ready, one epoll instance per engine
+    watchers    gevent's loop API (io, timer, async_ ...) on top of an engine
+    current     which hub is this thread's
+    waiting     one wait of one greenlet; lines of waiters
+    waiter      gevent's Waiter
+    hub         the hub greenlet of a thread, owned or adopted
 """
 
+from . import accelerated as accelerated
 from .hub import Hub as Hub

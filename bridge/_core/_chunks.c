@@ -1,0 +1,364 @@
+/* Memory for the frames of greenlets: a cache behind CPython's arena allocator.
+
+   Theory of operation
+   ===================
+
+   CPython keeps the frames of Python functions in chunks of 16 KiB. Each greenlet has chunks of its own, which
+   CPython takes from the arena allocator when the first Python function is entered, and greenlet gives back
+   when the greenlet ends. The default arena allocator is mmap() and munmap(): two system calls, a page fault
+   and a page of zeros for each greenlet, more than all the rest of spawn and first switch taken together.
+
+   So install() puts an allocator in front of the one that is there (PyObject_SetArenaAllocator is the
+   documented way). It answers for requests of exactly one chunk and leaves all others, obmalloc's arenas
+   above all, to the allocator that it found.
+
+   Chunks are cut from slabs: 1 MiB, aligned to 1 MiB, so that the slab of a chunk is found by masking its
+   address. The header of a slab takes the place of its first chunk. The chunks of a slab that have never been
+   used have never been touched and cost no memory. A chunk that install() did not hand out (the main thread's
+   first one, say) is recognised as its slab is not in the table, and goes back to where it came from.
+
+   Slabs that hold a free chunk are in a list. A slab that gets its first free chunk goes to the end of the
+   list and chunks are taken from its head, so that the slabs at the end have time to become empty. EMPTY_KEPT
+   empty slabs are kept, the others are given back to the system.
+
+   What is not promised by the interpreter, that only one thread at a time calls us (each subinterpreter may
+   have a lock of its own, and a thread state is deleted without any), a spin lock does; nobody ever waits
+   while holding it, but for mmap() and munmap(). fork() takes it, so the child finds it free.
+
+   The way not taken: keeping finished greenlets and using them again. The identity of a greenlet leaks to
+   users, and with it their locals. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#if !defined(_WIN32) && !defined(Py_GIL_DISABLED)
+#define SUPPORTED 1
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#ifndef MAP_ANONYMOUS
+#define MAP_ANONYMOUS MAP_ANON
+#endif
+#endif
+
+#ifdef SUPPORTED
+
+/* DATA_STACK_CHUNK_SIZE of pystate.c, the same in CPython 3.11 to 3.14. If it ever differs, no request is of
+   this size and nothing is cached. */
+#define CHUNK ((size_t)16 * 1024)
+#define SLAB ((size_t)1024 * 1024)
+#define CHUNKS_PER_SLAB (SLAB / CHUNK - 1)
+/* so many empty slabs are kept: 2,000 chunks, of which mostly a single page each has been touched */
+#define EMPTY_KEPT 32
+
+typedef struct chunk {
+    struct chunk *next;
+} chunk;
+
+typedef struct slab {
+    struct slab *next, *previous; /* in the list of slabs with a free chunk */
+    chunk *returned;              /* chunks that came back */
+    unsigned fresh;               /* how many chunks at the end of the slab have never been handed out */
+    unsigned used;                /* how many are handed out */
+} slab;
+
+static PyObjectArenaAllocator original;
+static int installed;
+
+static atomic_flag lock = ATOMIC_FLAG_INIT;
+static slab *first, *last;  /* the list of slabs with a free chunk */
+static size_t empty_slabs;  /* how many of these have no chunk handed out */
+static size_t slabs, used_chunks;
+
+/* The slabs, by address: open addressing, at most half full. */
+static uintptr_t *table;
+static size_t table_size; /* a power of two, or 0 */
+
+static void
+acquire(void)
+{
+    while (atomic_flag_test_and_set_explicit(&lock, memory_order_acquire)) {
+    }
+}
+
+static void
+release(void)
+{
+    atomic_flag_clear_explicit(&lock, memory_order_release);
+}
+
+static size_t
+place(uintptr_t address)
+{
+    uint64_t hash = (uint64_t)(address / SLAB) * UINT64_C(0x9E3779B97F4A7C15);
+    return (size_t)(hash >> 32) & (table_size - 1);
+}
+
+static int
+known(uintptr_t address)
+{
+    if (table_size == 0) {
+        return 0;
+    }
+    for (size_t i = place(address); table[i] != 0; i = (i + 1) & (table_size - 1)) {
+        if (table[i] == address) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static void
+put(uintptr_t address)
+{
+    size_t i = place(address);
+    while (table[i] != 0) {
+        i = (i + 1) & (table_size - 1);
+    }
+    table[i] = address;
+}
+
+static int
+remember(uintptr_t address)
+{
+    if ((slabs + 1) * 2 > table_size) {
+        size_t old_size = table_size;
+        uintptr_t *old = table;
+        uintptr_t *larger = calloc(old_size ? old_size * 2 : 64, sizeof(uintptr_t));
+        if (larger == NULL) {
+            return 0;
+        }
+        table = larger;
+        table_size = old_size ? old_size * 2 : 64;
+        for (size_t i = 0; i < old_size; i++) {
+            if (old[i] != 0) {
+                put(old[i]);
+            }
+        }
+        free(old);
+    }
+    put(address);
+    return 1;
+}
+
+static void
+forget(uintptr_t address)
+{
+    size_t mask = table_size - 1, i = place(address);
+    while (table[i] != address) {
+        i = (i + 1) & mask;
+    }
+    /* move back what would not be found any more across the gap */
+    for (size_t j = (i + 1) & mask; table[j] != 0; j = (j + 1) & mask) {
+        size_t home = place(table[j]);
+        if (((j - home) & mask) >= ((j - i) & mask)) {
+            table[i] = table[j];
+            i = j;
+        }
+    }
+    table[i] = 0;
+}
+
+static void
+link_last(slab *s)
+{
+    s->next = NULL;
+    s->previous = last;
+    if (last != NULL) {
+        last->next = s;
+    }
+    else {
+        first = s;
+    }
+    last = s;
+}
+
+static void
+unlink_slab(slab *s)
+{
+    if (s->previous != NULL) {
+        s->previous->next = s->next;
+    }
+    else {
+        first = s->next;
+    }
+    if (s->next != NULL) {
+        s->next->previous = s->previous;
+    }
+    else {
+        last = s->previous;
+    }
+}
+
+static slab *
+new_slab(void)
+{
+    /* twice as much as is needed, as the system aligns to pages; what is too much goes back */
+    char *area = mmap(NULL, 2 * SLAB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (area == MAP_FAILED) {
+        return NULL;
+    }
+    char *start = (char *)(((uintptr_t)area + SLAB - 1) & ~(uintptr_t)(SLAB - 1));
+    if (start != area) {
+        munmap(area, (size_t)(start - area));
+    }
+    if (start + SLAB != area + 2 * SLAB) {
+        munmap(start + SLAB, (size_t)(area + 2 * SLAB - (start + SLAB)));
+    }
+    if (!remember((uintptr_t)start)) {
+        munmap(start, SLAB);
+        return NULL;
+    }
+    slab *s = (slab *)start;
+    s->returned = NULL;
+    s->fresh = CHUNKS_PER_SLAB;
+    s->used = 0;
+    slabs++;
+    empty_slabs++;
+    link_last(s);
+    return s;
+}
+
+static void *
+chunk_alloc(void *context, size_t size)
+{
+    if (size != CHUNK) {
+        return original.alloc(original.ctx, size);
+    }
+    void *result = NULL;
+    acquire();
+    slab *s = first;
+    if (s == NULL) {
+        s = new_slab();
+    }
+    if (s != NULL) {
+        if (s->returned != NULL) {
+            result = s->returned;
+            s->returned = s->returned->next;
+        }
+        else {
+            result = (char *)s + SLAB - CHUNK * s->fresh;
+            s->fresh--;
+        }
+        if (s->used++ == 0) {
+            empty_slabs--;
+        }
+        if (s->returned == NULL && s->fresh == 0) {
+            unlink_slab(s);
+        }
+        used_chunks++;
+    }
+    release();
+    return result;
+}
+
+static void
+chunk_free(void *context, void *pointer, size_t size)
+{
+    if (size == CHUNK) {
+        slab *s = (slab *)((uintptr_t)pointer & ~(uintptr_t)(SLAB - 1));
+        slab *gone = NULL;
+        acquire();
+        if (known((uintptr_t)s)) {
+            if (s->returned == NULL && s->fresh == 0) {
+                link_last(s);
+            }
+            chunk *c = pointer;
+            c->next = s->returned;
+            s->returned = c;
+            used_chunks--;
+            if (--s->used == 0) {
+                if (empty_slabs < EMPTY_KEPT) {
+                    empty_slabs++;
+                }
+                else {
+                    unlink_slab(s);
+                    forget((uintptr_t)s);
+                    slabs--;
+                    gone = s;
+                }
+            }
+            release();
+            if (gone != NULL) {
+                munmap(gone, SLAB);
+            }
+            return;
+        }
+        release();
+    }
+    original.free(original.ctx, pointer, size);
+}
+
+#endif /* SUPPORTED */
+
+PyDoc_STRVAR(install_doc,
+"install() -> bool\n\n"
+"Cache the memory of greenlets' frames from now on, in the whole process. Calling it again changes nothing.\n\n"
+"Returns false where it isn't supported (Windows, free-threaded builds). Does not block.");
+
+static PyObject *
+install(PyObject *module, PyObject *ignored)
+{
+#ifdef SUPPORTED
+    if (!installed) {
+        if (pthread_atfork(acquire, release, release) != 0) {
+            return PyErr_NoMemory();
+        }
+        PyObject_GetArenaAllocator(&original);
+        PyObjectArenaAllocator ours = {NULL, chunk_alloc, chunk_free};
+        PyObject_SetArenaAllocator(&ours);
+        installed = 1;
+    }
+    Py_RETURN_TRUE;
+#else
+    Py_RETURN_FALSE;
+#endif
+}
+
+PyDoc_STRVAR(statistics_doc,
+"statistics() -> tuple[int, int, int]\n\n"
+"Return how many slabs of 1 MiB there are, how many of them are empty, and how many chunks are in use.");
+
+static PyObject *
+statistics(PyObject *module, PyObject *ignored)
+{
+#ifdef SUPPORTED
+    acquire();
+    size_t all = slabs, empty = empty_slabs, used = used_chunks;
+    release();
+    return Py_BuildValue("nnn", (Py_ssize_t)all, (Py_ssize_t)empty, (Py_ssize_t)used);
+#else
+    return Py_BuildValue("iii", 0, 0, 0);
+#endif
+}
+
+static PyMethodDef methods[] = {
+    {"install", install, METH_NOARGS, install_doc},
+    {"statistics", statistics, METH_NOARGS, statistics_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* Of process-wide state there is one copy, so the module is for all interpreters: single-phase would refuse
+   those with a lock of their own. */
+static PyModuleDef_Slot slots[] = {
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "bridge._core._chunks",
+    .m_doc = "A cache of the memory that greenlets' frames live in.",
+    .m_size = 0,
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__chunks(void)
+{
+    return PyModuleDef_Init(&definition);
+}

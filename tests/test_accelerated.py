@@ -1,0 +1,171 @@
+"""The cache of the memory that greenlets' frames live in: what it keeps, what it gives back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+accelerated = pytest.importorskip("bridge._core._chunks", reason="the accelerator is not built")
+
+# the whole process is concerned, so each test has one of its own
+pytestmark = pytest.mark.engines("none")
+
+EMPTY_KEPT = 32
+
+
+def run(code: str, **environ: str) -> str:
+    """Run *code* in a new python; return what it prints."""
+    start = "import bridge, greenlet\nfrom bridge._core import _chunks, accelerated\n"
+    env = {**os.environ, "BRIDGE_PURE": "", **environ}
+    command = [sys.executable, "-c", start + textwrap.dedent(code)]
+    process = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_greenlets_take_chunks_and_give_them_back() -> None:
+    run("""
+        assert accelerated.FRAME_CACHE
+        before = _chunks.statistics()[2]
+        gate = bridge.event.Event()
+        crowd = [bridge.spawn(lambda: gate.wait()) for _ in range(1000)]
+        bridge.sleep(0)
+        assert _chunks.statistics()[2] >= before + 1000
+        gate.set()
+        bridge.joinall(crowd)
+        del crowd
+        assert _chunks.statistics()[2] < before + 10
+    """)
+
+
+def test_empty_slabs_are_kept_up_to_a_bound_and_the_rest_goes_back() -> None:
+    out = run("""
+        def park():
+            greenlet.getcurrent().parent.switch()
+        crowd = [greenlet.greenlet(park) for _ in range(63 * 50)]
+        for each in crowd:
+            each.switch()
+        peak = _chunks.statistics()[0]
+        for each in crowd:
+            each.switch()
+        print(peak, *_chunks.statistics())
+    """)
+    peak, slabs, empty, _used = map(int, out.split())
+    assert peak >= 50
+    assert empty == EMPTY_KEPT
+    assert slabs - empty <= 2
+
+
+def test_random_lifetimes_leave_frames_intact() -> None:
+    run("""
+        import random
+        random.seed(5)
+        def work(n):
+            here = greenlet.getcurrent().parent
+            numbers = list(range(n))
+            def deep(k):
+                if k:
+                    return deep(k - 1) + k
+                here.switch()
+                return 0
+            total = deep(n)
+            assert numbers == list(range(n))
+            return total
+        alive = []
+        for step in range(20_000):
+            if alive and random.random() < 0.5:
+                g, n = alive.pop(random.randrange(len(alive)))
+                g.parent = greenlet.getcurrent()
+                assert g.switch() == n * (n + 1) // 2
+                assert g.dead
+            else:
+                n = random.randrange(60)
+                g = greenlet.greenlet(work)
+                g.switch(n)
+                alive.append((g, n))
+        for g, n in alive:
+            assert g.switch() == n * (n + 1) // 2
+    """)
+
+
+def test_deep_recursion_takes_larger_chunks_from_the_system() -> None:
+    run("""
+        import sys
+        sys.setrecursionlimit(20_000)
+        def deep(k):
+            return deep(k - 1) + 1 if k else 0
+        assert [bridge.spawn(deep, 10_000).get() for _ in range(3)] == [10_000] * 3
+    """)
+
+
+def test_threads_that_began_before_and_after_end_cleanly() -> None:
+    code = """
+        import threading
+        began, go = threading.Event(), threading.Event()
+        def wait():
+            def deep(k):
+                return deep(k - 1) if k else None
+            deep(300)
+            began.set()
+            go.wait()
+            deep(600)
+        early = threading.Thread(target=wait)
+        early.start()
+        began.wait()
+        import bridge
+        from bridge._core import accelerated
+        assert accelerated.FRAME_CACHE
+        def hub(n):
+            assert [g.get() for g in [bridge.spawn(int, i) for i in range(n)]] == list(range(n))
+        later = [threading.Thread(target=hub, args=[300]) for _ in range(8)]
+        for thread in later:
+            thread.start()
+        go.set()
+        for thread in [early, *later]:
+            thread.join()
+    """
+    env = {**os.environ, "BRIDGE_PURE": ""}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    process = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+
+
+def test_forked_child_uses_and_frees_the_chunks_of_its_parent() -> None:
+    run("""
+        import os
+        gate = bridge.event.Event()
+        crowd = [bridge.spawn(gate.wait) for _ in range(200)]
+        bridge.sleep(0)
+        pid = os.fork()
+        if not pid:
+            del crowd
+            more = [bridge.spawn(lambda: 1) for _ in range(300)]
+            assert sum(g.get() for g in more) == 300
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        gate.set()
+        bridge.joinall(crowd)
+    """)
+
+
+def test_environment_variable_turns_it_off() -> None:
+    run(
+        """
+        assert not accelerated.FRAME_CACHE
+        assert bridge.spawn(lambda: 5).get() == 5
+        assert _chunks.statistics() == (0, 0, 0)
+        """,
+        BRIDGE_PURE="1",
+    )
+
+
+def test_installing_twice_changes_nothing() -> None:
+    run("""
+        assert _chunks.install() and _chunks.install()
+        assert bridge.spawn(lambda: 5).get() == 5
+        assert _chunks.statistics()[0] == 1
+    """)
