@@ -1,13 +1,13 @@
-"""Builds the optional extension module and puts the folder compat/gevent into the wheel.
+"""Builds the optional extension modules and puts the folder compat/gevent into the wheel.
 
 *compat/gevent* goes in as bridge/_compat/gevent. A `force-include` in pyproject.toml would say the same, but
 hatchling applies that to editable installations too: site-packages would get a folder `bridge` without an
 `__init__.py`, which python takes for a namespace package and prefers to the real one. An editable
 installation needs no copy, since `bridge` finds the folder beside itself.
 
-*bridge/_core/_chunks.c* is an accelerator that nothing needs: where there is no C compiler, where it fails,
-and where BRIDGE_PURE is set in the environment, the wheel is a pure one. An editable installation gets the
-extension module beside its source.
+*bridge/_core/*.c* are accelerators that nothing needs: where there is no C compiler, where it fails, and
+where BRIDGE_PURE is set in the environment, the wheel is a pure one. An editable installation gets the
+extension modules beside their sources.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("bridge", "_core", "_chunks.c")
-MODULE = "bridge._core._chunks"
+FOLDER = Path("bridge", "_core")
 
 
 class Hook(BuildHookInterface[Any]):
@@ -32,41 +31,43 @@ class Hook(BuildHookInterface[Any]):
         if version == "standard":
             build_data["force_include"]["compat/gevent"] = "bridge/_compat/gevent"
         built = self._compile()
-        if built is None:
+        if not built:
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        if version == "standard":
-            build_data["force_include"][str(built)] = str(SOURCE.parent / built.name)
-        else:
-            # replaced, not written over: a running process may have the old one mapped
-            target = Path(self.root, SOURCE.parent, built.name)
-            fresh = target.with_suffix(".new")
-            shutil.copyfile(built, fresh)
-            fresh.replace(target)
+        for file in built:
+            if version == "standard":
+                build_data["force_include"][str(file)] = str(FOLDER / file.name)
+            else:
+                # replaced, not written over: a running process may have the old one mapped
+                target = Path(self.root, FOLDER, file.name)
+                fresh = target.with_suffix(".new")
+                shutil.copyfile(file, fresh)
+                fresh.replace(target)
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder)
 
-    def _compile(self) -> Path | None:
-        """Return the extension module, or None if it can't be had or isn't wanted."""
+    def _compile(self) -> list[Path]:
+        """Return the extension modules; none if they can't be had or aren't wanted."""
         if os.environ.get("BRIDGE_PURE", "") not in ("", "0"):
-            return None
+            return []
         if sys.implementation.name != "cpython" or sys.platform == "win32":
-            return None
+            return []
         from setuptools import Distribution, Extension
         from setuptools.errors import BaseError, CCompilerError
 
         folder = self._folder = tempfile.mkdtemp(prefix="bridge-build-")
-        extension = Extension(MODULE, [str(Path(self.root, SOURCE))])
-        command = Distribution({"ext_modules": [extension]}).get_command_obj("build_ext")
+        sources = sorted(Path(self.root, FOLDER).glob("*.c"))
+        extensions = [Extension(".".join((*FOLDER.parts, file.stem)), [str(file)]) for file in sources]
+        command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
         command.build_lib = folder
         command.build_temp = folder
         try:
             command.ensure_finalized()
             command.run()
         except (BaseError, CCompilerError, OSError) as error:
-            print(f"{MODULE} was not built: {error}. bridge works without it, slower.", file=sys.stderr)
-            return None
-        return Path(command.get_ext_fullpath(MODULE))
+            print(f"The accelerators were not built: {error}. bridge works without, slower.", file=sys.stderr)
+            return []
+        return [Path(command.get_ext_fullpath(extension.name)) for extension in extensions]

@@ -18,16 +18,7 @@ from ._core.waiting import Wait
 from ._joining import wait
 from .timeout import Timeout
 
-__all__ = ["BetweenHub", "hub_of", "is_exception", "killall", "no_exception", "throw_soon"]
-
-
-class BetweenHub(greenlet):
-    """The parent of a greenlet that blocks in a function in C without a frame of ours, the hub's child."""
-
-    @property
-    def ident_registry(self) -> Any:
-        """That of the hub."""
-        return self.parent.ident_registry  # type: ignore[union-attr]
+__all__ = ["hub_of", "is_exception", "killall", "no_exception", "throw_soon"]
 
 
 def _not_begun(g: Any) -> bool:
@@ -74,8 +65,6 @@ def no_exception(exception: Any) -> TypeError:
 def hub_of(g: greenlet) -> Hub:
     """The hub of a greenlet, which may belong to another thread."""
     parent = g.parent
-    if isinstance(parent, BetweenHub):
-        parent = parent.parent
     return parent if isinstance(parent, Hub) else get_hub()
 
 

@@ -12,7 +12,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from ._aio.awaiting import await_
 from ._aio.portal import install_task_factory
 from ._core.hub import get_hub
-from ._killing import BetweenHub, killall
+from ._killing import killall
 
 __all__ = ["run"]
 
@@ -75,8 +75,6 @@ def _children(hub: Any) -> list[greenlet]:
 
     found = []
     for g in gc.get_objects():
-        if isinstance(g, greenlet) and not isinstance(g, BetweenHub) and not g.dead:
-            parent = g.parent.parent if isinstance(g.parent, BetweenHub) else g.parent
-            if parent is hub:
-                found.append(g)
+        if isinstance(g, greenlet) and not g.dead and g.parent is hub:
+            found.append(g)
     return found

@@ -22,21 +22,20 @@ from collections.abc import Callable, Generator
 from contextvars import copy_context
 from functools import partial
 from time import monotonic
-from types import BuiltinFunctionType, CoroutineType, FrameType, TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.awaiting import await_
 from ._config import config
-from ._core.callbacks import Callback
 from ._core.hub import get_hub, hub_local
 from ._core.waiting import Link, Wait
 from ._core.watchers import loop as Loop
 from ._joining import joinall as joinall
-from ._killing import BetweenHub, hub_of, is_exception, killall, no_exception, throw_soon
+from ._killing import hub_of, is_exception, killall, no_exception, throw_soon
 from ._links import FailureSpawnedLink, SpawnedLink, SuccessSpawnedLink
-from ._origin import Frame, line_of
+from ._origin import Frame, callers, line_of
 from .timeout import Timeout, expired, wait_limited
 
 __all__ = ["Greenlet", "joinall", "killall"]
@@ -48,7 +47,6 @@ NEW, QUEUED, LATER, RUNNING, ENDED = range(5)
 
 #: Has the greenlet below ended? (``Greenlet.dead`` is true for one killed before it ran, too.)
 _has_ended: Callable[[greenlet], bool] = greenlet.dead.__get__
-_switch = greenlet.switch
 
 _NO_KWARGS: dict[str, Any] = {}
 
@@ -121,16 +119,7 @@ class Greenlet(greenlet, Generic[T]):
                     # not for the main greenlet: each of its children is the root of a tree
                     spawner.spawn_tree_locals = tree  # type: ignore[attr-defined]
             self.spawn_tree_locals = tree
-            # Pairs of code and offset; frames would keep the spawner's variables alive, and line
-            # numbers are only worked out for who asks.
-            limit = self.spawning_stack_limit
-            stack: list[Any] = []
-            frame: FrameType | None = sys._getframe(1)
-            while frame is not None and limit > 0:
-                stack += frame.f_code, frame.f_lasti
-                frame = frame.f_back
-                limit -= 1
-            self._stack = stack
+            self._stack = callers(self.spawning_stack_limit)
         else:
             self.spawning_greenlet = self.spawn_tree_locals = None
         if config.inherit_context:
@@ -156,37 +145,6 @@ class Greenlet(greenlet, Generic[T]):
             del self
             return
         self._ended(value)
-
-    def _start_frameless(self) -> None:
-        """In the hub: begin a function written in C without a Python frame of ours around it.
-
-        The first Python frame in a greenlet makes CPython map and unmap a stack chunk of its own, which
-        costs more than everything else about a short greenlet. So the function itself is what the greenlet
-        runs, and the hub does at the end what :meth:`run` does otherwise.
-        """
-        if self._phase != QUEUED:
-            return
-        self.__dict__["run"] = self._run
-        self._phase = RUNNING
-        try:
-            value = _switch(self, *self.args, **self._kwargs)
-        except BaseException as e:
-            if not _has_ended(self):
-                self._see_end()
-                raise  # another's
-            self._failed(e)
-            del self  # see run()
-        else:
-            if _has_ended(self):
-                self._ended(value)
-            else:
-                self._see_end()
-
-    def _see_end(self) -> None:
-        """In the hub: it blocks without a frame of ours, so a parent of its own is to see how it ends."""
-        parent = BetweenHub(_parent_of_frameless, self.parent)
-        parent.switch(self)
-        self.parent = parent
 
     def _ended(self, value: Any) -> None:
         self.value = value
@@ -261,10 +219,7 @@ class Greenlet(greenlet, Generic[T]):
             if _spawn_callbacks:
                 _call_spawn_callbacks(self)
             loop = self.parent.loop  # type: ignore[union-attr]
-            if type(self._run) is BuiltinFunctionType:
-                loop.ready.append(Callback(self._start_frameless, ()))
-            else:
-                loop.ready.append(self)
+            loop.ready.append(self)
             if not loop.armed:
                 loop.arm()
 
@@ -279,11 +234,7 @@ class Greenlet(greenlet, Generic[T]):
 
     def _start_due(self) -> None:
         self._phase = QUEUED
-        ready = self.loop.ready
-        if type(self._run) is BuiltinFunctionType:
-            ready.append(Callback(self._start_frameless, ()))
-        else:
-            ready.append(self)
+        self.loop.ready.append(self)
 
     @staticmethod
     def add_spawn_callback(callback: Callable[[Any], object]) -> None:
@@ -397,10 +348,7 @@ class Greenlet(greenlet, Generic[T]):
         """If it has not begun to run, see to it that it never does; True then."""
         phase = self._phase
         if phase == QUEUED:
-            if (
-                type(self._run) is not BuiltinFunctionType
-            ):  # else _start_frameless will see that we have ended
-                self.loop.unready(self)
+            self.loop.unready(self)
         elif phase == LATER:
             loop = self.loop
             if not loop.cancel(self._timer):
@@ -640,23 +588,6 @@ class Greenlet(greenlet, Generic[T]):
         return True
 
     _notify_links = _tell
-
-
-def _parent_of_frameless(g: Greenlet[Any]) -> None:
-    """Between the hub and a greenlet that has no frame of ours: what comes out of that ends here."""
-    hub = getcurrent().parent
-    assert hub is not None
-    try:
-        value = _switch(hub)
-    except BaseException as e:
-        if not _has_ended(g):
-            raise  # meant for ourselves
-        g.parent = hub
-        g._failed(e)
-        del g  # see run()
-    else:
-        g.parent = hub
-        g._ended(value)
 
 
 def _call_link(link: Callable[[Any], object], source: Any) -> None:

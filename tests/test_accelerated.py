@@ -1,4 +1,4 @@
-"""The cache of the memory that greenlets' frames live in: what it keeps, what it gives back."""
+"""The accelerators: the cache of the memory of frames, what it keeps and gives back; the notes of callers."""
 
 from __future__ import annotations
 
@@ -168,4 +168,35 @@ def test_installing_twice_changes_nothing() -> None:
         assert _chunks.install() and _chunks.install()
         assert bridge.spawn(lambda: 5).get() == 5
         assert _chunks.statistics()[0] == 1
+    """)
+
+
+def test_both_twins_note_the_same_callers() -> None:
+    code = """
+        from bridge import _origin
+        def here(limit):
+            return [x.co_name if hasattr(x, "co_name") else x for x in _origin.callers(limit)]
+        def inner(limit):
+            return here(limit)
+        def deep(n, limit):
+            return deep(n - 1, limit) if n else inner(limit)
+        for depth, limit in [(0, 0), (0, 1), (0, 2), (3, 10), (50, 10), (50, 1000)]:
+            print(deep(depth, limit))
+        print(_origin.callers.__class__.__name__)
+    """
+    compiled, pure = run(code).splitlines(), run(code, BRIDGE_PURE="1").splitlines()
+    assert compiled.pop() == "builtin_function_or_method" and pure.pop() == "function"
+    assert compiled == pure
+    assert compiled[0] == "[]" and compiled[1].startswith("['inner', ") and compiled[-1].count("deep") == 31
+
+
+def test_limit_of_callers_must_be_a_number() -> None:
+    run("""
+        from bridge import _origin
+        try:
+            _origin.callers("ten")
+        except TypeError:
+            pass
+        else:
+            raise AssertionError
     """)

@@ -3,27 +3,31 @@
 Nothing depends on them; without them the same things take longer. The environment variable BRIDGE_PURE
 (not empty and not 0) turns them off, when the project is built and when it runs.
 
-There is one: :mod:`bridge._core._chunks`, which caches the memory that CPython needs for the frames of each
-new greenlet (its source tells how). It works for the whole process, so it is switched on with the engine.
+- :mod:`bridge._core._chunks` caches the memory that CPython needs for the frames of each new greenlet (its
+  source tells how). It works for the whole process, so it is switched on with the engine.
+- :mod:`bridge._core._stack` notes where a greenlet was made.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+from typing import Any
 
-__all__ = ["FRAME_CACHE"]
+__all__ = ["FRAME_CACHE", "accelerator"]
 
 
-def _cache_frames() -> bool:
+def accelerator(name: str) -> Any:
+    """The compiled module of that name in this package; None if there is none or it isn't wanted."""
     if os.environ.get("BRIDGE_PURE", "") not in ("", "0"):
-        return False
+        return None
     try:
-        chunks = importlib.import_module(f"{__package__}._chunks")
+        return importlib.import_module(f"{__package__}.{name}")
     except ImportError:
-        return False
-    return bool(chunks.install())
+        return None
 
+
+_chunks = accelerator("_chunks")
 
 #: Whether the memory of frames is cached.
-FRAME_CACHE = _cache_frames()
+FRAME_CACHE: bool = _chunks is not None and _chunks.install()
