@@ -108,7 +108,12 @@ class Event(_Waitable):
         line = self._line
         if line:
             last = line[-1]
-            line.wake_all()
+            if line[0] is last and not last.dead:  # atomic: line.wake_all() without the call, for one
+                last.dead = True
+                line.popleft()
+                last.wake()
+            else:
+                line.wake_all()
             self._told = last if type(last) is Wait else None
 
     def clear(self) -> None:
@@ -123,7 +128,19 @@ class Event(_Waitable):
             return True
         if timeout is not None:
             return self._wait_ready(timeout) or self._flag
-        self._wait_unlimited()
+        # _wait_unlimited() without the calls
+        wait = Wait()
+        line = self._line
+        if line is None:
+            line = self._line = WaitLine()
+        line.append(wait)
+        if self._flag:
+            wait.wake()
+        try:
+            wait.block()
+        except BaseException:
+            line.discard(wait)
+            raise
         return True
 
     def _after_those_told(self) -> None:
