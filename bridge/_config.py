@@ -299,7 +299,7 @@ def _import_module(name: str) -> Any:
 
 # -- loops ---------------------------------------------------------------------------------------------
 
-LOOPS = {"uvloop": "uvloop:new_event_loop", "asyncio": "asyncio:SelectorEventLoop"}
+LOOPS = {"uvloop": "uvloop:Loop", "asyncio": "asyncio:SelectorEventLoop"}
 # What GEVENT_LOOP may say on a machine that is set up for gevent: no preference among asyncio loops.
 _GEVENT_LOOPS = ("libev-cext", "libev-cffi", "libuv-cffi", "libuv")
 _DEFAULT_LOOPS = ("uvloop", "asyncio")

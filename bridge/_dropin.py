@@ -98,7 +98,8 @@ def install_as_gevent() -> None:
 
     Wins over an installed gevent. ``gevent.queue is bridge.queue`` holds for every module that both
     have; submodules which bridge does not define are looked for in ``gevent.__path__``. Processes that
-    multiprocessing starts are in drop-in mode too. Sets ``bridge.config.inherit_context`` to false, since
+    multiprocessing starts are in drop-in mode too. ``asyncio.run()`` and second loops work in greenlets
+    from then on. Sets ``bridge.config.inherit_context`` to false, since
     gevent's greenlets start with an empty context. Calling it again changes nothing.
 
     Raises RuntimeError if the real gevent is already imported. Does not block; callable from any thread
@@ -115,8 +116,10 @@ def install_as_gevent() -> None:
     if installed:
         return
     from bridge import config
+    from bridge._aio.nested import install
 
     config.inherit_context = False
+    install()
     if "gevent" in sys.modules and sys.modules["gevent"] is None:
         del sys.modules["gevent"]  # None forbids the import
     sys.meta_path.insert(0, _Finder())

@@ -22,7 +22,7 @@ from bridge._core.waiting import Wait
 
 from .portal import Portal
 
-__all__ = ["await_"]
+__all__ = ["await_", "wait_for_task"]
 
 T = TypeVar("T")
 
@@ -58,11 +58,50 @@ def await_(awaitable: Awaitable[T]) -> T:
         ours = False
     else:
         coroutine: Coroutine[Any, Any, T] = awaitable if asyncio.iscoroutine(awaitable) else _drive(awaitable)
-        future = aio.create_task(coroutine, context=_own_context())
+        future = _create_task(aio, coroutine, _own_context())
         ours = True
     if not future.done():
         _wait_done(future, wait, ours)
     return future.result()  # type: ignore[no-any-return]
+
+
+def wait_for_task(aio: Any, awaitable: Any, context: contextvars.Context | None = None) -> Any:
+    """Wait for an awaitable as a task of ``aio``, the loop that runs here; return its result.
+
+    Unlike ``await_`` it makes a task in a portal too, and one with a context of its own. Interruptions are
+    those of ``await_``. Blocks the greenlet, or the portal.
+    """
+    try:
+        wait = Wait()
+        if asyncio.isfuture(awaitable):
+            if awaitable.get_loop() is not aio:
+                raise ValueError(f"{awaitable!r} belongs to another loop than {aio!r}, which should wait")
+        elif not asyncio.iscoroutine(awaitable):
+            if not isinstance(awaitable, Awaitable):
+                raise TypeError(f"a future, a coroutine or an awaitable is required, not {awaitable!r}")
+            awaitable = _drive(awaitable)
+    except BaseException:
+        if isinstance(awaitable, CoroutineType):
+            awaitable.close()
+        raise
+    ours = not asyncio.isfuture(awaitable)
+    future: asyncio.Future[Any] = _create_task(aio, awaitable, context) if ours else awaitable
+    if not future.done():
+        _wait_done(future, wait, ours)
+    return future.result()
+
+
+def _create_task(
+    aio: Any, coroutine: Coroutine[Any, Any, T], context: contextvars.Context | None
+) -> asyncio.Task[T]:
+    if aio.get_task_factory() is None or asyncio._get_running_loop() is not None:
+        return aio.create_task(coroutine, context=context)  # type: ignore[no-any-return]
+    # an eager task has its first step now, and shall see its loop
+    asyncio._set_running_loop(aio)
+    try:
+        return aio.create_task(coroutine, context=context)  # type: ignore[no-any-return]
+    finally:
+        asyncio._set_running_loop(None)
 
 
 def _own_context() -> contextvars.Context:

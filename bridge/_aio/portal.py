@@ -5,10 +5,10 @@ Theory of operation
 
 A portal runs a coroutine in a greenlet of its own. The task steps the portal as it would step the
 coroutine; each step switches to that greenlet, and what the coroutine yields (a future) is switched back
-and yielded to the task. When code below the coroutine blocks (:class:`bridge._core.waiting.Wait`), the portal
-yields a future that the wake-up will set: for the task it is as if the coroutine had written
-``await future`` there. So other tasks go on, cancelling the task raises CancelledError where the code blocks,
-and ``asyncio.timeout``, current task and context are those of the task.
+and yielded to the task. When code below the coroutine blocks (:class:`bridge._core.waiting.Wait`), the
+portal yields a future that the wake-up will set: for the task it is as if the coroutine had written
+``await future`` there. So other tasks go on, cancelling the task raises CancelledError where the code
+blocks, and ``asyncio.timeout``, current task and context are those of the task.
 
 Who may switch to whom: the greenlet that runs the loop switches to the portal's greenlet, only in a step of
 its task; whoever is inside the portal (a foreign greenlet below it, too) switches back to the greenlet that
@@ -17,8 +17,8 @@ made the step. The hub's ready queue never holds greenlets of a portal.
 To :class:`Wait` the portal has the face of an engine: ``park``, ``ready.append``, ``call_at`` and so on. A
 wait made in a portal thus needs no branches of its own.
 
-The way not taken: a second greenlet that goes on running the loop while the first is parked in the middle of
-a step would cost nothing until something blocks, but a loop is not re-entrant, uvloop's least of all.
+The way not taken: a second greenlet that goes on running the loop while the first is parked in the middle
+of a step would cost nothing until something blocks, but a loop is not re-entrant, uvloop's least of all.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from bridge._core.callbacks import Callback
 from bridge._core.current import get_hub, set_portal_finder
 from bridge._core.engine import Timer, register_interrupter
 
-__all__ = ["Portal", "install_task_factory", "portal"]
+__all__ = ["Portal", "find_portal", "install_task_factory", "portal"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -292,7 +292,7 @@ def _one_round() -> Generator[None, None, None]:
     yield
 
 
-def _find(current: greenlet) -> Portal[Any] | None:
+def find_portal(current: greenlet) -> Portal[Any] | None:
     """The portal that ``current`` is in: it or an ancestor is a portal's greenlet."""
     g: greenlet | None = current
     while g is not None:
@@ -303,14 +303,14 @@ def _find(current: greenlet) -> Portal[Any] | None:
 
 
 def _interrupt_portal(g: greenlet, exception: Any) -> bool:
-    found = _find(g)
+    found = find_portal(g)
     if found is None:
         return False
     found.interrupt(exception)
     return True
 
 
-set_portal_finder(_find)
+set_portal_finder(find_portal)
 register_interrupter(_interrupt_portal)
 
 
@@ -328,7 +328,7 @@ def portal(async_func: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
 
     @functools.wraps(async_func)
     async def in_portal(*args: P.args, **kwargs: P.kwargs) -> T:
-        if _find(getcurrent()) is not None:
+        if find_portal(getcurrent()) is not None:
             return await async_func(*args, **kwargs)
         return await Portal(async_func(*args, **kwargs))
 

@@ -41,7 +41,7 @@ class _HubLocal(_local):
     aside: tuple[Hub, ...] = ()
     #: the asyncio or gevent loop that the next hub of this thread is to use
     next_loop: Loop | None = None
-    guard: object = None
+    guard: _ThreadEnd | None = None
 
 
 hub_local = _HubLocal()
@@ -165,7 +165,7 @@ def _own(hub: Hub | None) -> Hub:
             hub = None
         if hub is not None:
             hub_local.hub = hub
-            hub_local.guard = _ThreadEnd(hub)
+            _guard(hub)
             return hub
     if hub is not None and hub.loop is not None:
         return hub
@@ -180,7 +180,7 @@ def _new_hub(loop: Loop | None) -> Hub:
     if not hub.loop.owned:
         hub.loop.adopt(hub._enter)
     hub_local.hub = hub
-    hub_local.guard = _ThreadEnd(hub)
+    _guard(hub)
     if hub.thread_ident == MAIN_THREAD_IDENT:
         _register_exit()
     return hub
@@ -191,17 +191,26 @@ def _running_loop() -> Any:
     return events._get_running_loop() if events is not None else None
 
 
-class _ThreadEnd:
-    """Kept among a thread's locals, which go while the thread can still run Python: ends its hub."""
+def _guard(hub: Hub) -> None:
+    guard = hub_local.guard
+    if guard is None:
+        guard = hub_local.guard = _ThreadEnd()
+    # a hub that another one has put aside is still there
+    guard.hubs = [h for h in guard.hubs if h is not hub and h.loop is not None and not h.loop.aio.is_closed()]
+    guard.hubs.append(hub)
 
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
+
+class _ThreadEnd:
+    """Kept among a thread's locals, which go while the thread can still run Python: ends its hubs."""
+
+    def __init__(self) -> None:
+        self.hubs: list[Hub] = []
 
     def __del__(self) -> None:
-        hub = self.hub
-        if hub.thread_ident != MAIN_THREAD_IDENT and hub.loop is not None and hub.loop.owned:
-            if get_ident() == hub.thread_ident:
-                hub.destroy(destroy_loop=True)
+        for hub in self.hubs:
+            if hub.thread_ident != MAIN_THREAD_IDENT and hub.loop is not None and hub.loop.owned:
+                if get_ident() == hub.thread_ident:
+                    hub.destroy(destroy_loop=True)
 
 
 _exit_registered = False

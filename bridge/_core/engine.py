@@ -46,6 +46,7 @@ every timeout is cancelled.
 from __future__ import annotations
 
 import contextvars
+import operator
 import os
 import sys
 import threading
@@ -149,6 +150,8 @@ class Engine:
     idle_threads: Callable[[], int] = staticmethod(int)
     #: Receives ``handle_error(context, type, value, tb)``; None: print.
     error_handler: Any = None
+    #: what runs the loop; where run_forever() is patched: the original
+    run_loop: Callable[[Any], None] = staticmethod(operator.methodcaller("run_forever"))
 
     def __init__(self, aio: asyncio.AbstractEventLoop, owned: bool = True) -> None:
         from asyncio import _get_running_loop, _set_running_loop
@@ -477,7 +480,7 @@ class Engine:
         self.running = True
         self._schedule(self.entry, context=self._context)
         try:
-            self.aio.run_forever()
+            self.run_loop(self.aio)
         finally:
             self.running = False
             self.armed = True
