@@ -83,6 +83,9 @@ Timer = list[Any]
 
 _serial = count().__next__
 
+#: Not to be asked later: when threads are patched, the hub is none of those that `threading` knows.
+_main_thread_ident = threading.main_thread().ident
+
 
 #: The class Wait, which :mod:`.waiting` (further up) makes known here.
 _wait_type: type[Any] = Callback
@@ -507,6 +510,8 @@ class Engine:
 
     def renew(self, aio: asyncio.AbstractEventLoop) -> None:
         """In a forked child: go on with a loop of our own, with the same queue and the same timers."""
+        global _main_thread_ident
+        _main_thread_ident = get_ident()
         self.pid = os.getpid()
         self.set_running(None)
         self.aio = aio
@@ -522,7 +527,7 @@ class Engine:
     def _scheduler(self) -> Callable[..., Any]:
         # A Python signal handler that runs inside select() cannot make the standard loop return from
         # it by call_soon; uvloop wakes up for signals by itself.
-        if threading.current_thread() is threading.main_thread() and not _is_uvloop(self.aio):
+        if get_ident() == _main_thread_ident and not _is_uvloop(self.aio):
             return self.aio.call_soon_threadsafe
         return self.aio.call_soon
 
