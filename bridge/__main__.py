@@ -94,7 +94,10 @@ def _run_stdin(_name: str) -> None:
     _exec(compile(sys.stdin.buffer.read(), "<stdin>", "exec", dont_inherit=True), module)
 
 
-def _run_script(name: str) -> None:
+def _run_script(name: str, package: str | None = None, keep: bool = False) -> None:
+    """Run a file, folder or zip file; with *keep*, ``sys.path[0]`` stays, behind the program's folder."""
+    if keep and not sys.flags.safe_path:
+        sys.path.insert(0, "")  # to be replaced
     # python makes the path absolute and does not normalise it
     path = os.path.join(os.getcwd(), name)
     if pkgutil.get_importer(path) is not None:  # a folder or a zip file
@@ -106,6 +109,7 @@ def _run_script(name: str) -> None:
         _run_module_as_main("__main__", False)
         return
     module = _new_main()
+    module.__package__ = package
     try:
         with io.open_code(path) as file:
             # runs a .pyc file too
