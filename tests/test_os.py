@@ -424,6 +424,63 @@ def test_fork_gives_a_working_hub_to_both_and_loses_no_child(kind: str) -> None:
     ]
 
 
+KEPT_HUB = """
+import os, bridge
+from bridge import os as bos
+from bridge.hub import Waiter
+
+bridge.sleep(0)
+hub = bridge.get_hub()
+log = []
+
+def wait_with(hub):
+    hub.wait(hub.loop.timer(0.002))
+    log.append("waited")
+
+def child(status):
+    waiting.join()
+    hub.wait(hub.loop.timer(0.002))
+    waiter = Waiter(hub)
+    hub.loop.run_callback(waiter.switch, 5)
+    assert waiter.get() == 5 and log == ["waited"], log
+    with bridge.Timeout(0.002, False):
+        hub.switch()
+        assert False
+    assert hub.join() is True
+
+waiting = bridge.spawn(wait_with, hub)
+bridge.sleep(0)
+pid = bos.fork()
+if not pid:
+    child(3)
+    pid = bos.fork()
+    if not pid:
+        child(4)
+        os._exit(4)
+    os._exit(bos.waitpid(pid, 0)[1] >> 8)
+print(bos.waitpid(pid, 0) == (pid, 4 << 8))
+
+# destroyed in the child, while something is ready and somebody waits: nothing of it happens there
+r, w = os.pipe()
+bos.make_nonblocking(r)
+ran = []
+reading = bridge.spawn(bos.nb_read, r, 10)
+ready = bridge.spawn(ran.append, 1)
+pid = bos.fork()
+if not pid:
+    hub.destroy(destroy_loop=True)
+    os._exit(5 if not ran and hub.loop is None else 1)
+print(bos.waitpid(pid, 0) == (pid, 5 << 8))
+os.write(w, b"x")
+print(reading.get(), ran)
+"""
+
+
+@both_loops
+def test_a_hub_kept_from_before_a_fork_is_of_use_in_the_child(kind: str) -> None:
+    assert run_script(KEPT_HUB, kind) == ["True", "True", "b'x' [1]"]
+
+
 IN_A_COROUTINE = """
 import asyncio, os, bridge
 from bridge import os as bos

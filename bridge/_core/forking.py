@@ -66,6 +66,7 @@ def _replace(hub: Hub) -> Hub:
         if isinstance(obj, greenlet) and not isinstance(obj, Hub) and not obj.dead and obj.parent is hub:
             obj.parent = new
     hub_local.hub = new
+    hub._heir = new
     return new
 
 

@@ -87,6 +87,9 @@ class Hub(greenlet):
     periodic_monitoring_thread: Any = None
     _resolver: Any = None
     _threadpool: Any = None
+    #: In a forked child: the hub that has taken our place. Ours is parked in the parent's loop, for ever, and
+    #: switching to it would run that loop; but the program may have kept it.
+    _heir: Hub | None = None
     #: gives hubs their minimal_ident
     _hub_idents: ClassVar[IdentRegistry] = IdentRegistry()
     #: gives the greenlets of this hub theirs
@@ -180,6 +183,8 @@ class Hub(greenlet):
 
         Raises BlockingSwitchOutError in the hub itself and in coroutines.
         """
+        if self._heir is not None:
+            return self._heir.switch(*args, **kwargs)
         current = getcurrent()
         switch_out = getattr(current, "switch_out", None)
         if switch_out is not None:
@@ -380,6 +385,8 @@ class Hub(greenlet):
         Blocks the main greenlet, from which alone it may be called. Returns True when nothing is left,
         False after ``timeout`` seconds.
         """
+        if self._heir is not None:
+            return self._heir.join(timeout)
         if getcurrent() is not self.parent and self.loop.owned:
             raise AssertionError("hub.join() is only possible from the MAIN greenlet")
         if self.dead:
@@ -462,6 +469,10 @@ class Hub(greenlet):
         main thread's. A greenlet of this hub can't be resumed afterwards.
         """
         if self.loop is None:
+            return
+        if self._heir is not None:
+            self._heir.destroy(destroy_loop)
+            self.loop = None  # type: ignore[assignment]
             return
         loop = self.loop
         if self.periodic_monitoring_thread is not None:

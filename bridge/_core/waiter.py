@@ -60,7 +60,11 @@ class Waiter:
         return self._exception if self._exception is not _UNSET else None
 
     def _check_hub(self, name: str) -> None:
-        if getcurrent() is not self.hub:
+        current = getcurrent()
+        hub = self.hub
+        while hub is not current and hub is not None:
+            hub = hub._heir  # type: ignore[assignment] # of a forked child, where greenlets wait on
+        if hub is None:
             raise AssertionError(
                 f"Can only use Waiter.{name} method from the Hub greenlet; "
                 f"use hub.loop.run_callback(waiter.{name})"
