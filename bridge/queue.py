@@ -19,16 +19,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from queue import Empty, Full
-from time import monotonic
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from greenlet import getcurrent
-
 from ._aio.asyncwait import AsyncWait
+from ._channel import Channel
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub_if_exists
+from ._core.queues import QueueBase
 from ._core.waiting import Wait, WaitLine
+from ._standing import NOT_YET, cannot_block, check_timeout, stand_in_line, stand_in_line_async
 from .timeout import Timeout, wait_limited
 
 if sys.version_info >= (3, 13):
@@ -55,115 +55,11 @@ __all__ = [
 T = TypeVar("T")
 Q = TypeVar("Q", bound="SimpleQueue[Any]")
 
-#: What an attempt returns that has to wait.
-_NOT_YET: Any = object()
+#: So many items are no limit. Not sys.maxsize, which is not compared as quickly.
+_ANY = 2**30 - 1
 
 
-def _check_timeout(timeout: Any) -> None:
-    if isinstance(timeout, int | float) and timeout < 0:
-        raise ValueError("'timeout' must be a non-negative number")
-
-
-def _cannot_block() -> bool:
-    """True in the hub, where a queue answers instead of waiting."""
-    hub = get_hub_if_exists()
-    return hub is not None and getcurrent() is hub
-
-
-def _stand_in_line(
-    line: WaitLine,
-    attempt: Callable[[], Any],
-    more: Callable[[], bool],
-    timeout: Any,
-    error: type[Exception],
-    wait: Any = None,
-) -> Any:
-    """Make ``attempt()`` as the head of ``line`` until it gives something; blocks the greenlet.
-
-    ``more()`` says whether there is something for the next in line. After ``timeout`` ``error`` is raised.
-    """
-    deadline = None
-    started = None
-    if wait is None:
-        wait = Wait()
-    if isinstance(timeout, Timeout):
-        if not timeout.pending:
-            started = timeout  # here and not at each turn of the loop: it counts once
-            timeout.start()
-    elif timeout is not None:
-        deadline = monotonic() + timeout
-    if line:
-        line.prune()
-    line.append(wait)
-    try:
-        while True:
-            result = attempt()
-            if result is not _NOT_YET:
-                return result
-            wait.again()
-            result = attempt()  # another thread may just have thought that we had been told
-            if result is not _NOT_YET:
-                return result
-            if deadline is None:
-                if timeout is None:
-                    wait.block()
-                else:
-                    _block_until(wait, timeout)
-            elif not wait.block(deadline - monotonic() if timeout else 0):
-                result = attempt()
-                if result is _NOT_YET:
-                    raise error
-                return result
-    finally:
-        if started is not None:
-            started.cancel()
-        wait.give_up()
-        line.discard(wait)
-        if line and more():
-            line.tell()
-
-
-def _block_until(wait: Wait, timeout: Timeout) -> None:
-    if not wait_limited(wait, timeout):
-        raise timeout._to_throw()
-
-
-async def _stand_in_line_async(
-    line: WaitLine,
-    attempt: Callable[[], Any],
-    more: Callable[[], bool],
-    timeout: float | None,
-    error: type[Exception],
-    wait: Any = None,
-) -> Any:
-    deadline = None if timeout is None else monotonic() + timeout
-    if wait is None:
-        wait = AsyncWait()
-    if line:
-        line.prune()
-    line.append(wait)
-    try:
-        while True:
-            result = attempt()
-            if result is not _NOT_YET:
-                return result
-            wait.again()
-            result = attempt()
-            if result is not _NOT_YET:
-                return result
-            if not await wait.block(None if deadline is None else deadline - monotonic()):
-                result = attempt()
-                if result is _NOT_YET:
-                    raise error
-                return result
-    finally:
-        wait.give_up()
-        line.discard(wait)
-        if line and more():
-            line.tell()
-
-
-class SimpleQueue(Generic[T]):
+class SimpleQueue(QueueBase, Generic[T]):
     """A queue: first in, first out.
 
     :param maxsize: how many items it holds before put() waits; None: any number.
@@ -177,17 +73,11 @@ class SimpleQueue(Generic[T]):
     if not TYPE_CHECKING:
         __class_getitem__ = classmethod(GenericAlias)  # as the standard library's, not typing's
 
-    __slots__ = (
-        "__weakref__", "_getters", "_items", "_maxsize", "_open", "_pop", "_push", "_putters", "_shut",
-        "_tasks",
-    )  # fmt: skip
+    __slots__ = ("_maxsize", "_shut")
 
     #: True while none of the methods that a subclass may override is overridden: then the items are dealt
     #: with directly, by the bound functions ``_pop`` and ``_push``.
     _plain: ClassVar[bool] = True
-
-    #: Plain, without a limit and not shut down: an item may go in without further questions.
-    _open: bool
 
     def __init_subclass__(cls, plain: bool | None = None) -> None:
         overridable = ("_create_queue", "_get", "_init", "_peek", "_put", "_qsize", "get", "put")
@@ -208,8 +98,9 @@ class SimpleQueue(Generic[T]):
         self._getters = WaitLine()
         self._putters = WaitLine()
         self._shut = False
-        self._open = self._plain and maxsize is None
         self._tasks = 0
+        self._items = ()  # what overrides _init() may keep them elsewhere
+        self._set_limit()
         if items:
             self._init(maxsize, items)
         else:
@@ -231,8 +122,16 @@ class SimpleQueue(Generic[T]):
             self._bind(items)
 
     def _bind(self, items: Any) -> None:
-        self._pop: Callable[[], T] = items.popleft
-        self._push: Callable[[T], object] = items.append
+        self._pop = items.popleft
+        self._push = items.append
+
+    def _set_limit(self) -> None:
+        """Say what may be done without further questions."""
+        self._takes = self._plain
+        if self._shut or not self._plain:
+            self._limit = -1
+        else:
+            self._limit = _ANY if self._maxsize is None else self._maxsize
 
     @property
     def hub(self) -> Any:
@@ -247,7 +146,7 @@ class SimpleQueue(Generic[T]):
     @is_shutdown.setter
     def is_shutdown(self, value: bool) -> None:
         self._shut = value
-        self._open = self._plain and self._maxsize is None and not value
+        self._set_limit()
 
     @property
     def maxsize(self) -> int | None:
@@ -260,7 +159,7 @@ class SimpleQueue(Generic[T]):
     @maxsize.setter
     def maxsize(self, value: int | None) -> None:
         self._maxsize = None if value is not None and value <= 0 else value
-        self._open = self._plain and self._maxsize is None and not self._shut
+        self._set_limit()
 
     def copy(self: Q) -> Q:
         """A queue of the same kind with the same items."""
@@ -324,49 +223,73 @@ class SimpleQueue(Generic[T]):
 
     # -- putting
 
-    def put(self, item: T, block: bool = True, timeout: float | Timeout | None = None) -> None:
-        """Add an item, waiting for a free place if need be.
+    if TYPE_CHECKING:
 
-        :param block: False: raise Full instead of waiting.
-        :param timeout: seconds to wait at the most; then Full is raised. ValueError if negative.
+        def put(self, item: T, block: bool = True, timeout: float | Timeout | None = None) -> None: ...
+        def put_nowait(self, item: T) -> None: ...
+        def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T: ...
+        def get_nowait(self) -> T: ...
 
-        Raises ShutDown after shutdown().
-        """
-        if self._open:
-            self._tasks += 1
-            self._push(item)
-            line = self._getters
-            if line and not line[0].woken:  # atomic; line.tell() without the call
-                line[0].wake()
-            return
-        if self._shut:
-            raise ShutDown
-        maxsize = self._maxsize
-        if self._plain:
-            if maxsize is None or len(self._items) < maxsize:
-                self._tasks += 1
-                self._push(item)
-                line = self._getters
-                if line and not line[0].woken:  # atomic; line.tell() without the call
-                    line[0].wake()
-                return
-        elif maxsize is None or self._qsize() < maxsize:
-            self._tasks += 1
-            self._put(item)
-            self._getters.tell()
+    def _put_slowly(self, item: T, block: bool, timeout: float | Timeout | None) -> None:
+        """put(): full, shut down, or the methods of a subclass are to be used."""
+        if self._try_put(item) is not NOT_YET:
             return
         if not block:
             raise Full
-        _check_timeout(timeout)
-        if _cannot_block():
+        if timeout is None and self._plain:
+            self._wait_for_place(item)
+            return
+        check_timeout(timeout)
+        if cannot_block():
             raise Full
-        _stand_in_line(self._putters, lambda: self._try_put(item), self._has_place, timeout, Full)
+        stand_in_line(self._putters, lambda: self._try_put(item), self._has_place, timeout, Full)
+
+    def _wait_for_place(self, item: T) -> None:
+        """:func:`stand_in_line` for the most frequent case of put()."""
+        try:
+            wait = Wait()
+        except BlockingSwitchOutError:
+            if cannot_block():
+                raise Full from None
+            raise
+        line = self._putters
+        if line:
+            line.prune()
+        line.append(wait)
+        try:
+            while True:
+                if len(self._items) < self._limit or self._has_place():
+                    line.tell()  # taken by another thread before we were in line
+                wait.block()
+                if len(self._items) < self._limit:
+                    self._tasks += 1
+                    self._push(item)
+                    break
+                if self._try_put(item) is not NOT_YET:  # raises ShutDown, and knows a limit that is gone
+                    break
+                wait.again()
+        except BaseException:
+            line.discard(wait)
+            if line and self._has_place():
+                line.tell()
+            raise
+        if line and line[0] is wait:  # line.discard(wait) without the call
+            line.popleft()
+            if line and line[0].dead:
+                line.trim()
+        else:
+            line.discard(wait)
+        getters = self._getters
+        if getters and not getters[0].woken:  # atomic; getters.tell() without the call
+            getters[0].wake()
+        if line and self._has_place():
+            line.tell()
 
     def _try_put(self, item: T) -> Any:
         if self.is_shutdown:
             raise ShutDown
         if self._maxsize is not None and self._qsize() >= self._maxsize:
-            return _NOT_YET
+            return NOT_YET
         self._tasks += 1
         self._put(item)
         self._getters.tell()
@@ -375,52 +298,26 @@ class SimpleQueue(Generic[T]):
     def _has_place(self) -> bool:
         return self.is_shutdown or self._maxsize is None or self._qsize() < self._maxsize
 
-    def put_nowait(self, item: T) -> None:
-        """Add an item, or raise Full. Never blocks."""
-        if self._open:
-            self._tasks += 1
-            self._push(item)
-            line = self._getters
-            if line and not line[0].woken:
-                line[0].wake()
-            return
-        self.put(item, False)
-
     async def aput(self, item: T, timeout: float | None = None) -> None:
         """In a coroutine: :meth:`put`."""
-        if self._try_put(item) is _NOT_YET:
-            _check_timeout(timeout)
-            await _stand_in_line_async(
+        if self._try_put(item) is NOT_YET:
+            check_timeout(timeout)
+            await stand_in_line_async(
                 self._putters, lambda: self._try_put(item), self._has_place, timeout, Full
             )
 
     # -- getting
 
-    def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:
-        """Take the first item, waiting for one if there is none.
-
-        :param block: False: raise Empty instead of waiting.
-        :param timeout: seconds to wait at the most; then Empty is raised. ValueError if negative.
-
-        Raises ShutDown after shutdown(), once the queue is empty.
-        """
+    def _get_slowly(self, block: bool, timeout: float | Timeout | None) -> T:
+        """get(): empty, or the methods of a subclass are to be used."""
         if self._plain:
-            if self._items:  # atomic, unless the items are a heap
-                try:
-                    item = self._pop()
-                except IndexError:  # another thread took it
-                    return self._wait_for_item(self._get, block, timeout)
-                line = self._putters
-                if line and not line[0].woken:  # atomic; line.tell() without the call
-                    line[0].wake()
-                return item
-            if block and timeout is None and not self.is_shutdown:
+            if block and timeout is None and not self._items and not self._shut:
                 return self._wait_plain()
         elif self._qsize():
             try:
                 item = self._get()
             except IndexError:
-                if type(self) is not PriorityQueue and self._qsize():
+                if self._qsize():
                     raise
                 # another thread took it in between
             else:
@@ -430,11 +327,11 @@ class SimpleQueue(Generic[T]):
         return self._wait_for_item(self._get, block, timeout)
 
     def _wait_plain(self) -> T:
-        """:func:`_stand_in_line` for the most frequent case."""
+        """:func:`stand_in_line` for the most frequent case."""
         try:
             wait = Wait()
         except BlockingSwitchOutError:
-            if _cannot_block():
+            if cannot_block():
                 raise Empty from None
             raise
         line = self._getters
@@ -452,7 +349,7 @@ class SimpleQueue(Generic[T]):
                         break
                     except IndexError:
                         pass  # another thread took it
-                if self.is_shutdown:
+                if self._shut:
                     raise ShutDown
                 wait.again()
         except BaseException:
@@ -470,7 +367,7 @@ class SimpleQueue(Generic[T]):
             line.tell()
         if self._putters:
             self._putters.tell()
-        return item
+        return item  # type: ignore[no-any-return]
 
     def peek(self, block: bool = True, timeout: float | Timeout | None = None) -> T:
         """The first item, which stays in the queue; otherwise like :meth:`get`."""
@@ -481,10 +378,10 @@ class SimpleQueue(Generic[T]):
     def _wait_for_item(self, take: Callable[[], T], block: bool, timeout: Any) -> T:
         if self.is_shutdown:
             raise ShutDown
-        _check_timeout(timeout)
-        if not block or _cannot_block():
+        check_timeout(timeout)
+        if not block or cannot_block():
             raise Empty
-        return _stand_in_line(  # type: ignore[no-any-return]
+        return stand_in_line(  # type: ignore[no-any-return]
             self._getters, lambda: self._try_take(take), self._has_item, timeout, Empty
         )
 
@@ -493,7 +390,7 @@ class SimpleQueue(Generic[T]):
             if not self._qsize():
                 if self.is_shutdown:
                     raise ShutDown
-                return _NOT_YET
+                return NOT_YET
             try:
                 item = take()
                 break
@@ -508,19 +405,6 @@ class SimpleQueue(Generic[T]):
     def _has_item(self) -> bool:
         return self.is_shutdown or self._qsize() > 0
 
-    def get_nowait(self) -> T:
-        """Take the first item, or raise Empty. Never blocks."""
-        if self._items and self._plain:  # atomic, unless the items are a heap
-            try:
-                item = self._pop()
-            except IndexError:
-                return self.get(False)
-            line = self._putters
-            if line and not line[0].woken:
-                line[0].wake()
-            return item
-        return self.get(False)
-
     def peek_nowait(self) -> T:
         """The first item, or raise Empty. Never blocks."""
         return self.peek(False)
@@ -528,10 +412,10 @@ class SimpleQueue(Generic[T]):
     async def aget(self, timeout: float | None = None) -> T:
         """In a coroutine: :meth:`get`."""
         item = self._try_take(self._get)
-        if item is not _NOT_YET:
+        if item is not NOT_YET:
             return item  # type: ignore[no-any-return]
-        _check_timeout(timeout)
-        return await _stand_in_line_async(  # type: ignore[no-any-return]
+        check_timeout(timeout)
+        return await stand_in_line_async(  # type: ignore[no-any-return]
             self._getters, lambda: self._try_take(self._get), self._has_item, timeout, Empty
         )
 
@@ -734,233 +618,3 @@ class LifoQueue(Queue[T], plain=True):
 
     def _peek(self) -> T:
         return self._items[-1]  # type: ignore[no-any-return]
-
-
-class _AsyncOffer(AsyncWait):
-    """A putting coroutine in line at a channel, with its item."""
-
-    __slots__ = ("item",)
-
-    item: Any
-
-
-class _Deposit:
-    """An item that was left at a channel by somebody who could not wait (the hub)."""
-
-    __slots__ = ("dead", "item", "woken")
-
-    def __init__(self, item: Any) -> None:
-        self.item = item
-        self.dead = False
-        self.woken = False
-
-    def wake(self) -> None:
-        """Nobody waits."""
-
-    def abandoned(self) -> bool:
-        """False: an item is not tied to a loop."""
-        return False
-
-
-class Channel(Generic[T]):
-    """A queue that holds nothing: put() waits until a getter has taken the item."""
-
-    __slots__ = ("__weakref__", "getters", "putters")
-
-    def __init__(self, maxsize: int | None = 1) -> None:
-        if maxsize != 1:
-            raise ValueError(
-                f"Channel(maxsize={maxsize!r}): Channels have a maxsize of 1; use Queue(maxsize)"
-            )
-        self.getters = WaitLine()
-        self.putters = WaitLine()
-
-    @property
-    def hub(self) -> Any:
-        """The hub of the current thread, None if it has none; channels are not bound to one."""
-        return get_hub_if_exists()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} at {id(self):#x} {self._format()}>"
-
-    def __str__(self) -> str:
-        return f"<{type(self).__name__} {self._format()}>"
-
-    def _format(self) -> str:
-        shown = ""
-        if self.getters:
-            shown += f" getters[{self.getters.waiting()}]"
-        if self.putters:
-            shown += f" putters[{self.putters.waiting()}]"
-        return shown
-
-    @property
-    def balance(self) -> int:
-        """How many putters wait; negative: getters."""
-        return self.putters.waiting() - self.getters.waiting()
-
-    def qsize(self) -> int:
-        """0"""
-        return 0
-
-    def empty(self) -> bool:
-        """True"""
-        return True
-
-    def full(self) -> bool:
-        """True"""
-        return True
-
-    def put(self, item: T, block: bool = True, timeout: float | Timeout | None = None) -> None:
-        """Wait until a getter takes the item.
-
-        :param block: False: only if a getter is waiting now; else Full is raised.
-        :param timeout: seconds to wait at the most; then Full is raised.
-        """
-        try:
-            offer = Wait()
-        except BlockingSwitchOutError:
-            if not _cannot_block():
-                raise
-            if not self.getters:
-                raise Full from None
-            self.putters.append(_Deposit(item))
-            self.getters.tell()
-            return
-        if not block:
-            timeout = 0
-        offer.item = item
-        if self.putters:
-            self.putters.prune()
-        self.putters.append(offer)
-        line = self.getters
-        if line and not line[0].woken:
-            line[0].wake()
-        try:
-            taken = offer.block() if timeout is None else wait_limited(offer, timeout)
-        except BaseException:
-            self.putters.discard(offer)
-            raise
-        if not taken and self.putters.discard(offer):  # else taken in the moment in which the time was over
-            raise timeout._to_throw() if isinstance(timeout, Timeout) else Full
-
-    def put_nowait(self, item: T) -> None:
-        """Hand the item to a waiting getter, or raise Full."""
-        self.put(item, False)
-
-    def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:
-        """Take an item from a putter, waiting for one.
-
-        :param block: False: raise Empty instead of waiting.
-        :param timeout: seconds to wait at the most; then Empty is raised.
-        """
-        if self.putters and (not self.getters or _cannot_block()):
-            item = self._take()
-            if item is not _NOT_YET:
-                return item  # type: ignore[no-any-return]
-        if timeout is not None or not block:
-            if _cannot_block():
-                raise Empty
-            return _stand_in_line(  # type: ignore[no-any-return]
-                self.getters, self._take, self._has_putter, timeout if block else 0, Empty
-            )
-        # the same for the most frequent case
-        try:
-            wait = Wait()
-        except BlockingSwitchOutError:
-            if _cannot_block():
-                raise Empty from None
-            raise
-        line = self.getters
-        putters = self.putters
-        if line:
-            line.prune()
-        line.append(wait)
-        try:
-            if putters:
-                line.tell()
-            while True:
-                wait.block()
-                try:
-                    offer = putters.leave()
-                    break
-                except IndexError:
-                    wait.again()
-                if putters:
-                    line.tell()
-        except BaseException:
-            line.discard(wait)
-            if line and putters:
-                line.tell()
-            raise
-        offer.wake()
-        if line and line[0] is wait:  # line.discard(wait) without the call
-            line.popleft()
-            if line and line[0].dead:
-                line.trim()
-        else:
-            line.discard(wait)
-        if line and putters:
-            line.tell()
-        return offer.item  # type: ignore[no-any-return]
-
-    def _take(self) -> Any:
-        try:
-            offer = self.putters.leave()
-        except IndexError:
-            return _NOT_YET
-        offer.wake()
-        return offer.item
-
-    def _has_putter(self) -> bool:
-        return bool(self.putters)
-
-    def get_nowait(self) -> T:
-        """Take an item from a waiting putter, or raise Empty."""
-        return self.get(False)
-
-    async def aput(self, item: T, timeout: float | None = None) -> None:
-        """In a coroutine: :meth:`put`."""
-        offer = _AsyncOffer()
-        offer.item = item
-        if self.putters:
-            self.putters.prune()
-        self.putters.append(offer)
-        self.getters.tell()
-        try:
-            taken = await offer.block(timeout)
-        except BaseException:
-            self.putters.discard(offer)
-            raise
-        if not taken and self.putters.discard(offer):
-            raise Full
-
-    async def aget(self, timeout: float | None = None) -> T:
-        """In a coroutine: :meth:`get`."""
-        return await _stand_in_line_async(  # type: ignore[no-any-return]
-            self.getters, self._take, self._has_putter, timeout, Empty
-        )
-
-    def _unlock(self) -> None:
-        if self.putters:
-            self.getters.tell()
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        item = self.get()
-        if item is StopIteration:
-            raise StopIteration
-        return item
-
-    next = __next__
-
-    def __aiter__(self) -> AsyncIterator[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        item = await self.aget()
-        if item is StopIteration:
-            raise StopAsyncIteration
-        return item

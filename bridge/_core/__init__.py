@@ -10,6 +10,7 @@ Layout (imports go downwards only)::
     watchers    gevent's loop API (io, timer, async_ ...) on top of an engine
     current     which hub is this thread's
     waiting     one wait of one greenlet; lines of waiters
+    queues      putting and taking when nobody has to wait
     waiter      gevent's Waiter
     hub         the hub greenlet of a thread, owned or adopted
 """

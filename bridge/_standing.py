@@ -1,0 +1,128 @@
+"""Standing in line until there is something: the waits of queues and channels, for greenlets and coroutines.
+
+``attempt()`` is made as the head of the line, at once and after each wake-up, until it gives something. Who
+leaves the line, however he does, tells the next one if there is more. See :mod:`bridge._core.waiting` for
+why nothing can be lost in this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from greenlet import getcurrent
+
+from ._aio.asyncwait import AsyncWait
+from ._core.hub import get_hub_if_exists
+from ._core.waiting import Wait, WaitLine
+from .timeout import Timeout, wait_limited
+
+__all__ = ["NOT_YET", "cannot_block", "check_timeout", "stand_in_line", "stand_in_line_async"]
+
+#: What an attempt returns that has to wait.
+NOT_YET: Any = object()
+
+
+def check_timeout(timeout: Any) -> None:
+    if isinstance(timeout, int | float) and timeout < 0:
+        raise ValueError("'timeout' must be a non-negative number")
+
+
+def cannot_block() -> bool:
+    """True in the hub, where a queue answers instead of waiting."""
+    hub = get_hub_if_exists()
+    return hub is not None and getcurrent() is hub
+
+
+def stand_in_line(
+    line: WaitLine,
+    attempt: Callable[[], Any],
+    more: Callable[[], bool],
+    timeout: Any,
+    error: type[Exception],
+    wait: Any = None,
+) -> Any:
+    """Make ``attempt()`` as the head of ``line`` until it gives something; blocks the greenlet.
+
+    ``more()`` says whether there is something for the next in line. After ``timeout`` ``error`` is raised.
+    """
+    deadline = None
+    started = None
+    if wait is None:
+        wait = Wait()
+    if isinstance(timeout, Timeout):
+        if not timeout.pending:
+            started = timeout  # here and not at each turn of the loop: it counts once
+            timeout.start()
+    elif timeout is not None:
+        deadline = monotonic() + timeout
+    if line:
+        line.prune()
+    line.append(wait)
+    try:
+        while True:
+            result = attempt()
+            if result is not NOT_YET:
+                return result
+            wait.again()
+            result = attempt()  # another thread may just have thought that we had been told
+            if result is not NOT_YET:
+                return result
+            if deadline is None:
+                if timeout is None:
+                    wait.block()
+                else:
+                    _block_until(wait, timeout)
+            elif not wait.block(deadline - monotonic() if timeout else 0):
+                result = attempt()
+                if result is NOT_YET:
+                    raise error
+                return result
+    finally:
+        if started is not None:
+            started.cancel()
+        wait.give_up()
+        line.discard(wait)
+        if line and more():
+            line.tell()
+
+
+def _block_until(wait: Wait, timeout: Timeout) -> None:
+    if not wait_limited(wait, timeout):
+        raise timeout._to_throw()
+
+
+async def stand_in_line_async(
+    line: WaitLine,
+    attempt: Callable[[], Any],
+    more: Callable[[], bool],
+    timeout: float | None,
+    error: type[Exception],
+    wait: Any = None,
+) -> Any:
+    deadline = None if timeout is None else monotonic() + timeout
+    if wait is None:
+        wait = AsyncWait()
+    if line:
+        line.prune()
+    line.append(wait)
+    try:
+        while True:
+            result = attempt()
+            if result is not NOT_YET:
+                return result
+            wait.again()
+            result = attempt()
+            if result is not NOT_YET:
+                return result
+            if not await wait.block(None if deadline is None else deadline - monotonic()):
+                result = attempt()
+                if result is NOT_YET:
+                    raise error
+                return result
+    finally:
+        wait.give_up()
+        line.discard(wait)
+        if line and more():
+            line.tell()
