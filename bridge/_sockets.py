@@ -1,25 +1,8 @@
-"""The cooperative socket class, and looking up names.
+"""The cooperative socket class.
 
-Theory of operation
-===================
-
-*Ours is the standard class*, with the file always non-blocking underneath, and with the time limit that the
-program sets kept beside it (``_timeout``). So everything that takes a socket takes ours (asyncio, ssl,
+It is the standard class, whose blocking operations are tried first, and wait if need be; how they wait, and
+the theory of it, is in :mod:`bridge._sockwait`. So everything that takes a socket takes ours (asyncio, ssl,
 ``multiprocessing``), and what cannot block is inherited.
-
-*Try first.* Each operation is tried at once, and only BlockingIOError leads to a wait, after which it is
-tried again. The wait relies on the poller's kept registrations (see :mod:`bridge._core.poller`): a
-connection that is answered and waited for again needs no system call for it.
-
-*Whose registration it is.* That an fd is still registered may only be believed if it was this object that
-was registered, with this poller: ``_poller_id`` says so. A number only, as a socket may outlive the hub of
-a thread, and must not keep it. Should another poller get the same number, what it knows of our fd it has
-learned while the fd was ours.
-
-*Closing.* ``_reading`` and ``_writing`` are who waits, one each. Whoever closes or shuts down the socket
-takes them out and wakes them; a waiter that does not find itself there any more raises
-:class:`cancel_wait_ex`. That works across threads: the poller of another thread is not touched, as nobody
-will believe in the registration that is left there.
 """
 
 from __future__ import annotations
@@ -28,44 +11,27 @@ import _socket
 import errno
 import os
 import socket as __socket__
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any
 
-from ._core.current import hub_local
-from ._core.errors import BlockingSwitchOutError, ConcurrentObjectUseError
-from ._core.poller import READ, WRITE, Interest
-from ._core.waiting import Wait
+from ._core.edges import READ, WRITE, Channel
+from ._core.errors import BlockingSwitchOutError
+from ._names import resolve_address
+from ._sockwait import WaitingSocket, _family, _proto, _type, cancel_wait_ex, left_until
 from .hub import get_hub, sleep
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = [
-    "cancel_wait_ex",
-    "getaddrinfo",
-    "getfqdn",
-    "gethostbyaddr",
-    "gethostbyname",
-    "gethostbyname_ex",
-    "getnameinfo",
-    "socket",
-    "timeout_default",
-]
+__all__ = ["cancel_wait_ex", "socket", "timeout_default"]
 
 #: Says "the time limit of the socket", where None says "none".
 timeout_default: Any = object()
 
 # Taken now: monkey patching replaces them.
-_Socket = __socket__.socket
 _c_socket: Any = _socket.socket
-_std_getaddrinfo = __socket__.getaddrinfo
-_std_gethostbyaddr = __socket__.gethostbyaddr
-_std_gethostbyname = __socket__.gethostbyname
-_std_gethostbyname_ex = __socket__.gethostbyname_ex
-_std_gethostname = __socket__.gethostname
-_std_getnameinfo = __socket__.getnameinfo
 _getdefaulttimeout = __socket__.getdefaulttimeout
 _GiveupOnSendfile: Any = getattr(__socket__, "_GiveupOnSendfile", OSError)
 _sendfile: Any = getattr(os, "sendfile", None)
@@ -80,9 +46,6 @@ _c_send = _c_socket.send
 _c_sendto = _c_socket.sendto
 _c_shutdown = _c_socket.shutdown
 _c_fileno = _c_socket.fileno
-_family: Callable[[Any], int] = _c_socket.family.__get__
-_type: Callable[[Any], int] = _c_socket.type.__get__
-_proto: Callable[[Any], int] = _c_socket.proto.__get__
 
 _DONTWAIT: int = getattr(_socket, "MSG_DONTWAIT", 0)
 _NONBLOCK: int = getattr(_socket, "SOCK_NONBLOCK", 0)
@@ -98,95 +61,10 @@ _TOO_LONG = 2**63 / 1e9
 _PAUSES = (0.0005, 0.02)
 
 
-class cancel_wait_ex(OSError):
-    """What a wait is ended with when the file is closed under it: an OSError with EBADF."""
-
-    def __init__(self) -> None:
-        super().__init__(errno.EBADF, "File descriptor was closed in another greenlet")
-
-
-def _look_up(function: Callable[..., Any], *args: Any) -> Any:
-    """Call one of the standard library's functions by way of the hub's resolver. Blocks the greenlet."""
-    return getattr(get_hub().resolver, function.__name__)(*args)
-
-
-def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
-    """Find the addresses of a host and a service; arguments, result and errors as ``socket.getaddrinfo``.
-
-    Blocks the greenlet; in a coroutine only below a portal.
-    """
-    return _look_up(_std_getaddrinfo, host, port, family, type, proto, flags)
-
-
-def gethostbyname(hostname: Any) -> Any:
-    """The IPv4 address of a host, as text; gaierror if there is none. Blocks the greenlet."""
-    return _look_up(_std_gethostbyname, hostname)
-
-
-def gethostbyname_ex(hostname: Any) -> Any:
-    """Name, aliases and IPv4 addresses of a host; gaierror if it is not known. Blocks the greenlet."""
-    return _look_up(_std_gethostbyname_ex, hostname)
-
-
-def gethostbyaddr(ip_address: Any) -> Any:
-    """Name, aliases and addresses of the host with an address; herror or gaierror. Blocks the greenlet."""
-    return _look_up(_std_gethostbyaddr, ip_address)
-
-
-def getnameinfo(sockaddr: Any, flags: int) -> Any:
-    """Names of the host and the service of a socket address, by the NI_* *flags*. Blocks the greenlet."""
-    return _look_up(_std_getnameinfo, sockaddr, flags)
-
-
-def getfqdn(name: str = "") -> str:
-    """The fully qualified name of a host, by default of this one; *name* itself if none is known.
-
-    Blocks the greenlet.
-    """
-    name = name.strip()
-    if not name or name in ("0.0.0.0", "::"):
-        name = _std_gethostname()
-    try:
-        host, aliases, _addresses = gethostbyaddr(name)
-    except OSError:
-        return name
-    for candidate in (host, *aliases):
-        if "." in candidate:
-            return str(candidate)
-    return str(host)
-
-
-def _is_numeric(family: int, host: Any) -> bool:
-    """True for an address that nobody has to look up, as far as inet_pton() knows."""
-    try:
-        __socket__.inet_pton(family, host if isinstance(host, str) else host.decode("ascii"))
-    except (AttributeError, OSError, ValueError):
-        return False
-    return True
-
-
-def _resolve_addr(sock: Any, address: Any) -> Any:
-    """``address`` as ``sock`` can take it without looking up a name, which would block the thread."""
-    family = sock.family
-    if family not in (_AF_INET, _AF_INET6) or not isinstance(address, tuple) or len(address) < 2:
-        return address
-    host = address[0]
-    if not isinstance(host, (str, bytes, bytearray)) or host in ("", b"", "<broadcast>", b"<broadcast>"):
-        return address
-    if _is_numeric(family, host):
-        return address
-    # without the port: if that is wrong, connect() shall say so
-    found = getaddrinfo(host, None, family, int(__socket__.SOCK_STREAM))[0][4]
-    if family == _AF_INET6 and len(address) < 4 and found[3]:
-        flow = address[2] if len(address) > 2 else 0
-        return (found[0], address[1], flow, found[3])  # the scope that was in the name: fe80::1%eth0
-    return (found[0], *address[1:])
-
-
 # -- the class ------------------------------------------------------------------------------------------
 
 
-class socket(_Socket):
+class socket(WaitingSocket):
     """``socket.socket`` whose methods block only the greenlet that calls them.
 
     Arguments, results and errors are the standard library's: TimeoutError when the time limit of
@@ -200,109 +78,13 @@ class socket(_Socket):
     """
 
     __module__ = f"{__package__}.socket"
-    __slots__ = ("_poller_id", "_reading", "_timeout", "_writing", "ref")
-
-    _timeout: float | None
-    #: see "Closing" above
-    _reading: Wait | None
-    _writing: Wait | None
-    #: see "Whose registration it is" above
-    _poller_id: int
-    #: whether a wait for this socket is a reason for the loop to go on
-    ref: bool
+    __slots__ = ()
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
-        self._reading = self._writing = None
-        self._poller_id = 0
-        self.ref = True
+        self._channel = Channel()
         super().__init__(family, type, proto, fileno)
         self._timeout = 0.0 if type > 0 and type & _NONBLOCK else _getdefaulttimeout()
         _c_socket.setblocking(self, False)
-
-    # -- waiting
-
-    def _wait_for(self, events: int, timeout: float | None) -> None:
-        """Wait until the socket is ready for READ or for WRITE; TimeoutError after ``timeout`` seconds."""
-        wait = Wait()
-        hub = hub_local.hub
-        assert hub is not None  # the Wait has seen to that
-        interest = Interest(_c_fileno(self), events, lambda _events: wait.wake(), self.ref)
-        if events == READ:
-            if self._reading is not None and not self._reading.abandoned():
-                raise self._busy("read from")
-            self._reading = wait
-        else:
-            if self._writing is not None and not self._writing.abandoned():
-                raise self._busy("write to")
-            self._writing = wait
-        poller = hub.loop.poller
-        if poller is None:
-            poller = hub.loop.get_poller()
-        try:
-            number = id(poller)
-            trust = self._poller_id == number
-            self._poller_id = 0
-            poller.add(interest, trust)
-            self._poller_id = number
-            woken = wait.block(timeout)
-        finally:
-            if interest.active:
-                poller.remove(interest)
-            if self._reading is wait:
-                self._reading = None
-                mine = True
-            elif self._writing is wait:
-                self._writing = None
-                mine = True
-            else:
-                mine = False
-        if not mine:
-            raise cancel_wait_ex()
-        if not woken:
-            raise TimeoutError("timed out")
-
-    def _busy(self, what: str) -> ConcurrentObjectUseError:
-        return ConcurrentObjectUseError(
-            f"This socket is already used by another greenlet, which waits to {what} it: {self!r}; "
-            "let one greenlet do that, or take turns by a lock"
-        )
-
-    def _retry(self, events: int, function: Callable[..., Any], *args: Any) -> Any:
-        """``function(self, *args)`` would have had to wait: do, and call it until it does not."""
-        timeout = self._timeout
-        deadline = None if timeout is None else monotonic() + timeout
-        while True:
-            self._wait_for(events, timeout)
-            try:
-                return function(self, *args)
-            except BlockingIOError:
-                pass  # somebody else was faster
-            if deadline is not None:
-                timeout = deadline - monotonic()
-                if timeout <= 0:
-                    raise TimeoutError("timed out")
-
-    def _leave(self, events: int = READ | WRITE) -> None:
-        """End the waits for ``events``, in any thread."""
-        leaving = []
-        if events & READ and self._reading is not None:
-            leaving.append(self._reading)
-            self._reading = None
-        if events & WRITE and self._writing is not None:
-            leaving.append(self._writing)
-            self._writing = None
-        for wait in leaving:
-            wait.wake()
-
-    def _leave_loop(self) -> None:
-        """The fd is about to be somebody else's, or nobody's."""
-        fd = _c_fileno(self)
-        if fd >= 0:
-            self._poller_id = 0
-            hub = hub_local.hub
-            if hub is not None and hub.loop is not None:
-                hub.loop.closing_fd(fd)
-            self._leave()
 
     # -- time limits
 
@@ -357,6 +139,15 @@ class socket(_Socket):
         return self._closed  # type: ignore[attr-defined, no-any-return]
 
     @property
+    def ref(self) -> bool:
+        """Whether a wait for this socket is a reason for the loop to go on; true unless set."""
+        return self._channel.ref
+
+    @ref.setter
+    def ref(self, value: bool) -> None:
+        self._channel.ref = bool(value)
+
+    @property
     def hub(self) -> Any:
         """The hub of the current thread."""
         return get_hub()
@@ -385,11 +176,11 @@ class socket(_Socket):
         """
         _c_shutdown(self, how)
         if how == _socket.SHUT_RD:
-            self._leave(READ)
+            self._channel.release(READ)
         elif how == _socket.SHUT_WR:
-            self._leave(WRITE)
+            self._channel.release(WRITE)
         else:
-            self._leave()
+            self._channel.release(READ | WRITE)
 
     def accept(self) -> tuple[socket, Any]:
         """Wait for a connection; returns a socket for it, and the address of its other end.
@@ -437,7 +228,7 @@ class socket(_Socket):
         deadline = None if timeout is None else monotonic() + timeout
         if _c_fileno(self) >= 0:
             try:
-                address = _resolve_addr(self, address)
+                address = resolve_address(self, address)
             except BlockingSwitchOutError:
                 if timeout != 0:
                     raise
@@ -448,7 +239,7 @@ class socket(_Socket):
             if timeout == 0 or not error:
                 return error
             if error in _IN_PROGRESS:
-                self._wait_for(WRITE, _left(deadline))
+                self._wait_for(WRITE, left_until(deadline))
                 error = self.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
                 if error:
                     return error
@@ -460,7 +251,7 @@ class socket(_Socket):
             if error not in _WOULD_BLOCK or _family(self) in (_AF_INET, _AF_INET6):
                 return error
             # The queue of a listening Unix socket is full. No event says when there is room.
-            left = _left(deadline)
+            left = left_until(deadline)
             sleep(pause if left is None else min(pause, left))
             pause = min(pause * 2, _PAUSES[1])
 
@@ -468,24 +259,51 @@ class socket(_Socket):
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """Receive up to ``bufsize`` bytes; none at the end of the connection. Blocks the greenlet."""
+        channel = self._channel
+        deadline = None
+        if channel.drained and not flags and self._timeout != 0:
+            deadline = self._wait_drained()
+        channel.drained = channel.stream  # see bridge._core.edges
         try:
-            return _c_recv(self, bufsize, flags)  # type: ignore[no-any-return]
+            data: bytes = _c_recv(self, bufsize, flags)
         except BlockingIOError:
             if self._timeout == 0 or flags & _DONTWAIT:
                 raise
-        return self._retry(READ, _c_recv, bufsize, flags)  # type: ignore[no-any-return]
+        except BaseException:
+            channel.drained = False
+            raise
+        else:
+            if flags or len(data) >= bufsize or not data:
+                channel.drained = False
+            return data
+        return self._retry_until(deadline, READ, _c_recv, bufsize, flags)  # type: ignore[no-any-return]
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """Receive up to ``nbytes`` bytes (0: what fits) into ``buffer``; returns how many.
 
         Blocks the greenlet.
         """
+        channel = self._channel
+        deadline = None
+        if channel.drained and not flags and self._timeout != 0:
+            deadline = self._wait_drained()
+        channel.drained = channel.stream  # see bridge._core.edges
         try:
-            return _c_recv_into(self, buffer, nbytes, flags)  # type: ignore[no-any-return]
+            size: int = _c_recv_into(self, buffer, nbytes, flags)
         except BlockingIOError:
             if self._timeout == 0 or flags & _DONTWAIT:
                 raise
-        return self._retry(READ, _c_recv_into, buffer, nbytes, flags)  # type: ignore[no-any-return]
+        except BaseException:
+            channel.drained = False
+            raise
+        else:
+            # len() of a buffer of larger items is too small: no harm in that
+            if flags or not size or size >= (nbytes or len(buffer)):  # type: ignore[arg-type]
+                channel.drained = False
+            return size
+        return self._retry_until(  # type: ignore[no-any-return]
+            deadline, READ, _c_recv_into, buffer, nbytes, flags
+        )
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """As :meth:`recv`; returns the bytes and the address of the sender. Blocks the greenlet."""
@@ -545,7 +363,7 @@ class socket(_Socket):
                 raise
         deadline = None if limit is None else monotonic() + limit
         while True:
-            self._wait_for(WRITE, _left(deadline))
+            self._wait_for(WRITE, left_until(deadline))
             try:
                 return _c_send(self, data, flags)  # type: ignore[no-any-return]
             except BlockingIOError:
@@ -573,7 +391,7 @@ class socket(_Socket):
         with _bytes_of(data) as view:
             while True:
                 if timeout != 0 and not flags & _DONTWAIT:
-                    self._wait_for(WRITE, _left(deadline))
+                    self._wait_for(WRITE, left_until(deadline))
                 try:
                     with view[sent:] as rest:
                         sent += _c_send(self, rest, flags)
@@ -590,7 +408,7 @@ class socket(_Socket):
         """
         timeout = self._timeout
         if timeout != 0 and args:
-            args = (*args[:-1], _resolve_addr(self, args[-1]))
+            args = (*args[:-1], resolve_address(self, args[-1]))
         try:
             return _c_sendto(self, data, *args)  # type: ignore[no-any-return]
         except BlockingIOError:
@@ -609,7 +427,7 @@ class socket(_Socket):
             """
             buffers, ancdata = list(buffers), list(ancdata)  # iterators would be used up by the first attempt
             if address is not None and self._timeout != 0:
-                address = _resolve_addr(self, address)
+                address = resolve_address(self, address)
             try:
                 return _c_socket.sendmsg(self, buffers, ancdata, flags, address)  # type: ignore[no-any-return]
             except BlockingIOError:
@@ -674,16 +492,6 @@ class socket(_Socket):
         finally:
             if total and hasattr(file, "seek"):
                 file.seek(offset)
-
-
-def _left(deadline: float | None) -> float | None:
-    """Seconds until ``deadline``; TimeoutError if it is over."""
-    if deadline is None:
-        return None
-    left = deadline - monotonic()
-    if left <= 0:
-        raise TimeoutError("timed out")
-    return left
 
 
 def _bytes_of(data: ReadableBuffer) -> memoryview:

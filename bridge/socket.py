@@ -18,18 +18,16 @@ from ._fdwait import wait_read as _wait_read
 from ._fdwait import wait_readwrite as _wait_readwrite
 from ._fdwait import wait_write as _wait_write
 from ._mirror import mirror
-from ._sockets import (  # noqa: F401
-    _resolve_addr,
-    cancel_wait_ex,
+from ._names import (  # noqa: F401
     getaddrinfo,
     getfqdn,
     gethostbyaddr,
     gethostbyname,
     gethostbyname_ex,
     getnameinfo,
-    socket,
-    timeout_default,
 )
+from ._names import resolve_address as _resolve_addr  # noqa: F401
+from ._sockets import cancel_wait_ex, socket, timeout_default  # noqa: F401
 from .hub import get_hub
 from .timeout import Timeout as _Timeout
 

@@ -66,6 +66,7 @@ from .callbacks import Callback
 if TYPE_CHECKING:
     import asyncio
 
+    from .edges import Edges
     from .poller import Poller
 
 __all__ = ["Engine", "Timer"]
@@ -171,6 +172,8 @@ class Engine:
         #: somebody outside has had the asyncio loop in hand and may have scheduled what we cannot see
         self.shared = not owned
         self.poller: Poller | None = None
+        #: where sockets are registered; the poller makes it
+        self.edges: Edges | None = None
         self.thread_ident = get_ident()
         self.draining = False
         self.to_runner: Callable[[], Any] = _nothing  # switch to the greenlet that drains
@@ -597,6 +600,7 @@ class Engine:
         wake_up = getattr(self.aio, "_ssock", None)
         ours = {
             -1 if self.poller is None else self.poller.fileno(),
+            -1 if self.edges is None else self.edges.fileno(),
             -1 if wake_up is None else wake_up.fileno(),
         }
         return selector is not None and any(key.fd not in ours for key in selector.get_map().values())

@@ -35,6 +35,7 @@ import select
 from collections.abc import Callable
 from typing import Any
 
+from .edges import Edges
 from .engine import Engine
 
 __all__ = ["PRIORITY", "READ", "WRITE", "Interest", "Poller"]
@@ -111,9 +112,20 @@ class Poller:
         """The fd of the epoll instance, -1 without one."""
         return self._backend.fileno()
 
+    def get_edges(self) -> Edges | None:
+        """Where sockets are registered, made at the first use; None where there is no epoll."""
+        edges = self.engine.edges
+        if edges is None and _new_epoll is not None:
+            edges = self.engine.edges = Edges(self.engine)
+        return edges
+
     def waiting(self) -> bool:
         """True if somebody who counts waits for an fd."""
-        return self._refs > 0
+        return self._refs > 0 or (self.engine.edges is not None and self.engine.edges.waiting())
+
+    def count(self) -> int:
+        """How many wait for an fd who count."""
+        return self._refs + (self.engine.edges.count() if self.engine.edges is not None else 0)
 
     def add(self, interest: Interest, trust: bool = False) -> None:
         """Begin to watch; OSError (EBADF) for a number that is no open fd.
@@ -235,7 +247,12 @@ class Poller:
         self._watch_anew()
 
     def after_fork(self) -> None:
-        """In a forked child: leave the parent's epoll instance alone, watch everything anew."""
+        """In a forked child: leave the parent's epoll instances alone, watch everything anew."""
+        edges, self.engine.edges = self.engine.edges, None
+        if edges is not None:
+            new = self.get_edges()
+            assert new is not None
+            edges.move_to(new)
         self._backend.abandon()
         self._watch_anew()
 
@@ -258,6 +275,9 @@ class Poller:
 
     def close(self) -> None:
         """Let go of the epoll instance; the loop is ending."""
+        edges, self.engine.edges = self.engine.edges, None
+        if edges is not None:
+            edges.close(self.engine.aio)
         self._backend.close()
         self.fds.clear()
 

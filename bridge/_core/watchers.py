@@ -881,7 +881,8 @@ class loop(Engine):
         waiting = self.poller.forget(fd)
         for interest in waiting:
             interest.fire(interest.events)
-        return bool(waiting)
+        edges = self.edges
+        return (edges is not None and edges.forget(fd)) or bool(waiting)
 
     # -- information
 
@@ -905,7 +906,7 @@ class loop(Engine):
     def activecnt(self) -> int:
         """How many things keep the loop going."""
         timers = sum(1 for t in self.heap if t[2] is not None and t[4])
-        return self.refs + timers + (self.poller._refs if self.poller is not None else 0)
+        return self.refs + timers + (self.poller.count() if self.poller is not None else 0)
 
     @property
     def pendingcnt(self) -> int:

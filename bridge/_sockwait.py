@@ -1,0 +1,202 @@
+"""What a socket does when it has to wait: the lower half of the cooperative socket class.
+
+Theory of operation
+===================
+
+The file is always non-blocking underneath, and the time limit that the program sets is kept beside it
+(``_timeout``). Each operation is tried, BlockingIOError leads to a wait, and after that it is tried again.
+
+*Edges.* Mostly the wait is one for an edge (:mod:`bridge._core.edges`): the socket is registered at its first
+wait, and stays so until it is closed. :meth:`WaitingSocket._wait_edge` may only be used after an attempt that
+has failed with EAGAIN; ``_wait_for`` needs no attempt, and costs a system call.
+
+*Without edges*: where there is no epoll, where the socket is at home with the loop of another thread, and
+where a second object for the same fd is waited for, the wait goes through the poller like that of a bare
+number.
+
+*Closing.* ``_channel.reader`` and ``_channel.writer`` are who waits, one each. Whoever closes or shuts down
+the socket takes them out and wakes them; a waiter that does not find itself there any more raises
+:class:`cancel_wait_ex`. That works from any thread.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import socket as __socket__
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from ._core.current import hub_local
+from ._core.edges import READ, WRITE, Channel
+from ._core.errors import BlockingSwitchOutError, ConcurrentObjectUseError
+from ._core.poller import Interest
+from ._core.waiting import Wait
+
+__all__ = ["READ", "WRITE", "WaitingSocket", "cancel_wait_ex", "left_until"]
+
+# Taken now: monkey patching replaces it.
+_Socket = __socket__.socket
+_c_socket: Any = _socket.socket
+_c_fileno: Callable[[Any], int] = _c_socket.fileno
+_family: Callable[[Any], int] = _c_socket.family.__get__
+_type: Callable[[Any], int] = _c_socket.type.__get__
+_proto: Callable[[Any], int] = _c_socket.proto.__get__
+
+_AF_INET = int(__socket__.AF_INET)
+_AF_INET6 = int(getattr(__socket__, "AF_INET6", -1))
+_SOCK_STREAM = int(__socket__.SOCK_STREAM)
+#: What says TCP; some of its relatives (MPTCP, SCTP) keep other rules.
+_TCP = (0, int(getattr(_socket, "IPPROTO_TCP", 6)))
+
+
+class cancel_wait_ex(OSError):
+    """What a wait is ended with when the file is closed under it: an OSError with EBADF."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EBADF, "File descriptor was closed in another greenlet")
+
+
+def left_until(deadline: float | None) -> float | None:
+    """Seconds until ``deadline``; TimeoutError if it is over."""
+    if deadline is None:
+        return None
+    left = deadline - monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+class WaitingSocket(_Socket):
+    """A standard socket that can wait for its file."""
+
+    __slots__ = ("_channel", "_timeout")
+
+    _timeout: float | None
+    _channel: Channel
+
+    def _wait_edge(self, events: int, timeout: float | None, anew: bool = False) -> None:
+        """Wait until the socket becomes ready for READ or for WRITE, for which the last attempt found it not
+        ready.
+
+        :param timeout: seconds; None waits for ever.
+        :param anew: there was no such attempt: the kernel is to look now, too.
+
+        TimeoutError when the time is over, :class:`cancel_wait_ex` if the socket is closed meanwhile,
+        ConcurrentObjectUseError if another greenlet waits for the same. Blocks the greenlet.
+        """
+        wait = Wait()
+        channel = self._channel
+        engine = hub_local.hub.loop  # type: ignore[union-attr] # the Wait has seen to that
+        if events == READ:
+            if channel.reader is not None and not channel.reader.abandoned():
+                raise self._busy("read from")
+            channel.reader = wait
+        else:
+            if channel.writer is not None and not channel.writer.abandoned():
+                raise self._busy("write to")
+            channel.writer = wait
+        try:
+            if anew or channel.home is not engine.edges or events & ~channel.mask:
+                woken = self._enrol(engine, events, wait, timeout)
+            else:
+                woken = wait.block(timeout)
+        except BaseException:
+            if channel.reader is wait:
+                channel.reader = None
+            elif channel.writer is wait:
+                channel.writer = None
+            raise
+        if channel.reader is wait:
+            channel.reader = None
+        elif channel.writer is wait:
+            channel.writer = None
+        else:
+            raise cancel_wait_ex()
+        if not woken:
+            raise TimeoutError("timed out")
+
+    def _wait_for(self, events: int, timeout: float | None) -> None:
+        """Wait until the socket is ready for READ or for WRITE, whatever was attempted before.
+
+        Errors as for :meth:`_wait_edge`.
+        """
+        self._wait_edge(events, timeout, True)
+
+    def _enrol(self, engine: Any, events: int, wait: Wait, timeout: float | None) -> bool:
+        """Register with ``engine``, and have ``wait`` block."""
+        channel = self._channel
+        edges = engine.edges
+        if edges is None:
+            edges = engine.get_poller().get_edges()
+        fd = _c_fileno(self)
+        if edges is not None:
+            at_home = channel.home is edges
+            if edges.watch(fd, channel, events, wait):
+                if not at_home:
+                    channel.stream = (
+                        _family(self) in (_AF_INET, _AF_INET6)
+                        and _type(self) == _SOCK_STREAM
+                        and _proto(self) in _TCP
+                    )
+                return wait.block(timeout)
+        interest = Interest(fd, events, lambda _events: wait.wake(), channel.ref)
+        poller = engine.get_poller()
+        poller.add(interest)
+        try:
+            return wait.block(timeout)
+        finally:
+            poller.remove(interest)
+
+    def _busy(self, what: str) -> ConcurrentObjectUseError:
+        return ConcurrentObjectUseError(
+            f"This socket is already used by another greenlet, which waits to {what} it: {self!r}; "
+            "let one greenlet do that, or take turns by a lock"
+        )
+
+    def _wait_drained(self) -> float | None:
+        """Wait for something to read, as there was no more at the last attempt; returns when the time is
+        over."""
+        timeout = self._timeout
+        deadline = None if timeout is None else monotonic() + timeout
+        try:
+            self._wait_edge(READ, timeout)
+        except BlockingSwitchOutError:
+            pass  # where nothing may block, the attempt decides whether that was needed
+        return deadline
+
+    def _retry(self, events: int, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(self, *args)`` has just raised BlockingIOError: wait, and call it until it does not."""
+        return self._retry_until(None, events, function, *args)
+
+    def _retry_until(
+        self, deadline: float | None, events: int, function: Callable[..., Any], *args: Any
+    ) -> Any:
+        """As :meth:`_retry`, for a call that has begun before; by default its time begins now."""
+        timeout = self._timeout
+        if deadline is not None:
+            timeout = left_until(deadline)
+        elif timeout is not None:
+            deadline = monotonic() + timeout
+        while True:
+            self._wait_edge(events, timeout)
+            try:
+                return function(self, *args)
+            except BlockingIOError:
+                pass  # somebody else was faster
+            if deadline is not None:
+                timeout = left_until(deadline)
+
+    def _leave_loop(self) -> None:
+        """The fd is about to be somebody else's, or nobody's."""
+        fd = _c_fileno(self)
+        if fd >= 0:
+            channel = self._channel
+            home = channel.home
+            if home is not None:
+                home.drop(fd, channel)
+            hub = hub_local.hub
+            if hub is not None and hub.loop is not None:
+                hub.loop.closing_fd(fd)
+            channel.release(READ | WRITE)
