@@ -10,7 +10,8 @@ can be had (:func:`get_original`). :func:`patch_module` replaces attributes of a
 published as events, to subscribers and to plugins: see :mod:`bridge.events`.
 
 asyncio itself keeps the originals, whatever was imported first: ``run_in_executor`` and ``to_thread`` use
-real threads, and subprocesses, signal handlers, streams and servers work as before.
+real threads, and subprocesses, signal handlers, streams and servers work as before. After :func:`patch_all`,
+``asyncio.run()`` may be called inside greenlets.
 
 ``python -m bridge.monkey`` patches and then runs a program: see :func:`main`.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bridge._aio import nested
 from bridge.events import (
     DoNotPatch,
     GeventDidPatchAllEvent,
@@ -159,6 +161,7 @@ def patch_all(
     if sys:
         patch_sys()
 
+    nested.install()
     notify_and_call_entry_points(GeventDidPatchBuiltinModulesEvent(arguments, kwargs))
     notify_and_call_entry_points(GeventDidPatchAllEvent(arguments, kwargs))
     _process_warnings(texts)

@@ -6,14 +6,18 @@ import os
 import sys
 import threading
 from _thread import RLock, allocate_lock, get_ident, get_native_id, start_new_thread
+from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakSet
 
-from bridge._core.current import MAIN_THREAD_IDENT
+from greenlet import getcurrent
+
+from bridge._core.current import MAIN_THREAD_IDENT, get_hub_if_exists
 from bridge._workers import _end_hubs
+from bridge.event import Event
 
 __all__ = ["RLock", "Semaphore", "Thread", "allocate_lock", "current_thread", "get_ident"]
 
@@ -45,7 +49,7 @@ class Semaphore:
 
 
 class Thread:
-    """A real thread, with the face of ``threading.Thread``. Joining it blocks the thread that joins.
+    """A real thread, with the face of ``threading.Thread``.
 
     To the code that runs in it, ``threading.current_thread()`` is a thread of this name that was not
     started by `threading`, which is the case. It does not keep the interpreter from exiting: those that
@@ -70,6 +74,7 @@ class Thread:
         self._args = tuple(args)
         self._kwargs = dict(kwargs or {})
         self._ended = allocate_lock()  # held while it runs
+        self._event = Event()
         self._alive = False
 
     def __repr__(self) -> str:
@@ -119,22 +124,38 @@ class Thread:
     def _end(self) -> None:
         self._alive = False
         self._ended.release()
+        self._event.set()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended, or for *timeout* seconds. Blocks the thread that calls it.
+        """Wait until it has ended, or for *timeout* seconds.
 
-        RuntimeError if it has not been started, or is the thread that calls it.
+        Blocks the greenlet; where there is none, in a coroutine for instance, it blocks the thread, as it
+        does unpatched. RuntimeError if it has not been started, or is the thread that calls it.
         """
         if not self._alive and self.ident is None:
             raise RuntimeError("cannot join thread before it is started")
-        if self.ident == get_ident():
+        if self._alive and self.ident == get_ident():  # idents are used again
             raise RuntimeError("cannot join current thread")
-        if self._ended.acquire(True, -1 if timeout is None else max(timeout, 0)):
+        if self._alive and _in_greenlet():
+            self._event.wait(timeout)
+        elif self._ended.acquire(True, -1 if timeout is None else max(timeout, 0)):
             self._ended.release()
 
     def is_alive(self) -> bool:
         """Whether it has been started and has not ended. Does not block."""
         return self._alive
+
+
+def _in_greenlet() -> bool:
+    """Whether the caller may block as greenlets do, while others of this thread go on."""
+    hub = get_hub_if_exists()
+    return (
+        hub is not None
+        and running_loop() is None
+        and getcurrent() is not hub
+        and hub.loop is not None
+        and not hub.loop.aio.is_closed()
+    )
 
 
 def current_thread() -> Any:
@@ -147,9 +168,10 @@ def _after_fork() -> None:
     global _main_thread_ident
     _main_thread_ident = get_ident()
     for thread in _started:
-        if thread.ident != _main_thread_ident:
+        if thread._alive and thread.ident != _main_thread_ident:
             thread._alive = False
             thread._ended = allocate_lock()
+            thread._event.set()
 
 
 if hasattr(os, "register_at_fork"):

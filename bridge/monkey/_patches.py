@@ -83,8 +83,6 @@ def patch_thread(
     Warns if it is not called in the main thread. Does not block.
     """
     _originals.keep_originals()
-    if importlib.util.find_spec("bridge.monkey._threads") is None:
-        return  # not there yet
     threads = importlib.import_module("._threads", __package__)
     texts: list[str] = [] if _warnings is None else _warnings
     threads.patch_thread(threading, _threading_local, Event, logging, existing_locks, texts)
@@ -182,8 +180,6 @@ def patch_subprocess() -> None:
     Where :mod:`multiprocessing` would start processes anew by default (macOS, and from Python 3.14 on
     everywhere), it forks from now on, as with gevent. Does not block.
     """
-    if importlib.util.find_spec("bridge.subprocess") is None:
-        return  # not there yet
     if not patch_twin("subprocess"):
         return
     if sys.platform == "darwin" or (sys.platform != "win32" and sys.version_info >= (3, 14)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 import warnings
 from concurrent.futures import Executor
 from typing import Any
@@ -80,15 +79,3 @@ def bind(native_pool: Any) -> None:
     for method in (run_in_executor, set_default_executor, shutdown_default_executor):
         method.__qualname__ = f"Loop.{method.__name__}"
         setattr(uvloop.Loop, method.__name__, method)
-    _ask_for_main_thread(uvloop)
-
-
-def _ask_for_main_thread(uvloop: Any) -> None:
-    """uvloop asks once for the ident of the main thread; later it will be that of a greenlet."""
-    loop = uvloop.new_event_loop()
-    try:
-        loop.remove_signal_handler(signal.SIGTERM)
-    except (ValueError, RuntimeError):
-        pass  # we are not in the main thread; but it has asked
-    finally:
-        loop.close()

@@ -1,0 +1,65 @@
+"""Modules as they were before they were patched; see :mod:`._originals`."""
+
+from __future__ import annotations
+
+from types import FunctionType, ModuleType
+from typing import Any
+
+__all__ = ["Front", "View", "copy_class", "copy_function"]
+
+
+class Front(ModuleType):
+    """A module in front of a real one: what it has not is the real one's."""
+
+    def __init__(self, real: ModuleType) -> None:
+        super().__init__(real.__name__, real.__doc__)
+        self.__dict__["__real__"] = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["__real__"], name)
+
+
+class View(Front):
+    """A module as it was before it was patched. What is added to the real one later is seen here too."""
+
+    def __init__(self, real: ModuleType) -> None:
+        super().__init__(real)
+        own = vars(self)
+        for name, value in vars(real).items():
+            if not name.startswith("__") or name == "__all__":
+                own[name] = copy_function(value, own) if _is_function_of(value, real) else value
+
+    def __repr__(self) -> str:
+        return f"<{self.__dict__['__real__']!r} before patching>"
+
+
+def _is_function_of(value: object, module: ModuleType) -> bool:
+    return isinstance(value, FunctionType) and value.__globals__ is vars(module)
+
+
+def copy_function(function: FunctionType, namespace: dict[str, Any]) -> FunctionType:
+    """The same function, but with other globals."""
+    copy = FunctionType(
+        function.__code__, namespace, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    copy.__qualname__ = function.__qualname__
+    copy.__module__ = function.__module__
+    copy.__doc__ = function.__doc__
+    copy.__dict__.update(function.__dict__)
+    copy.__annotations__ = function.__annotations__
+    return copy
+
+
+def copy_class(cls: type, namespace: dict[str, Any], *names: str, metaclass: type = type) -> type:
+    """A subclass with its own copies of the methods *names*, or of all, with other globals."""
+    body: dict[str, Any] = {
+        name: copy_function(value, namespace)
+        for name, value in vars(cls).items()
+        if isinstance(value, FunctionType) and (not names or name in names)
+    }
+    body |= {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    if "__slots__" in vars(cls):
+        body["__slots__"] = ()
+    copy: type = metaclass(cls.__name__, (cls,), body)
+    return copy
