@@ -11,7 +11,7 @@ import sys
 from reprlib import recursive_repr
 from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from greenlet import getcurrent
 
@@ -36,6 +36,9 @@ class Semaphore(AbstractLinkable):
 
     #: How many permits are free.
     counter: int
+
+    #: What makes the wait of who has to stand in line.
+    _wait: ClassVar[Any] = Wait
 
     def __init__(self, value: int = 1, hub: object = None) -> None:
         if not isinstance(value, int):
@@ -104,7 +107,7 @@ class Semaphore(AbstractLinkable):
             if timeout < 0:
                 return False
             deadline = monotonic() + timeout
-        wait = Wait()
+        wait = self._wait()
         line = self._line
         if line is None:
             line = self._line_of_waiters()
@@ -284,13 +287,20 @@ class DummySemaphore:
         pass
 
 
+#: Who runs when greenlets exist no more: finalizers at the end of the interpreter.
+_LAST = object()
+
+
 def _owner() -> Any:
     """Who holds a lock: in a coroutine its task, else the greenlet."""
     if _running_loop() is not None:
         task = sys.modules["asyncio.tasks"].current_task()
         if task is not None:
             return task
-    return getcurrent()
+    try:
+        return getcurrent()
+    except RuntimeError:  # the interpreter is going down
+        return _LAST
 
 
 def _running_loop() -> Any:

@@ -4,15 +4,17 @@ Theory of operation
 ===================
 
 *What existed before.* The objects that :mod:`threading` made up to now are based on native locks. Most may
-stay: a Condition, an Event or a Queue makes the lock on which it waits when it waits, by a name that is
-replaced, and holds its own lock only for moments without a switch. There are these exceptions:
+stay: a Condition or an Event makes the lock on which it waits when it waits, by a name that is replaced, and
+a Thread that has not been started is started by a function that is. There are these exceptions:
 
-- Threads. To wait for a native one, or for the main thread, would block the loop: `_ForeignEnd`.
-- Locks that are held across switches: a greenlet that waits for such a lock blocks the thread, and with it
-  the greenlet that holds it, for ever; a native RLock lets all greenlets of a thread in. So free locks in
-  modules and objects are replaced by ours: `_replace_locks`. One that is held, or that anything we cannot
-  change refers to, stays as it is: two parties must never use different locks for one thing. The locks of the
-  import system, of :mod:`threading` itself, of asyncio and of bridge stay, too.
+- Threads that run. To wait for a native one, or for the main one, would block the loop. What knows of their
+  end is replaced: that of the main thread, which tells of its end itself (``threading._shutdown``), by a lock
+  that greenlets can wait for, those of others by adapters, which have a native thread wait.
+- Locks: see :mod:`._locks`.
+
+*Interrupted joins.* Up to Python 3.12 a join that an exception interrupts declares the thread dead, if the
+lock of its end is locked (CPython means to undo its own acquire). Exceptions come out of waits all the time
+here (``Timeout``, ``kill``); the lock is locked then because the thread lives. So that method is replaced.
 
 *Logging* gets locks that never have to be waited for in the hub: :class:`bridge._threadlocks.HandlerLock`.
 
@@ -26,30 +28,40 @@ from __future__ import annotations
 import concurrent.futures.thread
 import logging as _logging
 import os
-import sys
 import threading as _threading
-from _thread import LockType as _NativeLock
 from _thread import get_ident as _native_get_ident
 from _thread import start_new_thread as _native_start_new_thread
+from collections.abc import Callable
 from typing import Any
 
-from bridge._threadlocks import HandlerLock, LockType, RLock, Sentinel
-from bridge.event import Event as _Event
-from bridge.thread import _set_sentinel, _ThreadHandle
+from greenlet import getcurrent
 
+from bridge._core.current import MAIN_THREAD_IDENT
+from bridge._core.hub import get_hub_if_exists
+from bridge._threadlocks import HandlerLock, LockType, Sentinel
+from bridge.event import Event as _Event
+from bridge.local import local as _local
+from bridge.thread import _ThreadHandle
+
+from ._locks import replace_locks
 from ._util import patch_twin
 from .api import patch_item
 
 __all__ = ["patch_thread"]
 
 _module: Any = _threading
-_native_main_ident = _threading.main_thread().ident
 
 
 def patch_thread(
-    threading: bool, _threading_local: bool, Event: bool, logging: bool, existing_locks: bool, texts: list[str]
+    threading: bool,
+    _threading_local: bool,
+    Event: bool,
+    logging: bool,
+    existing_locks: bool,
+    texts: list[str],
 ) -> None:
     """See :func:`bridge.monkey.patch_thread`; warnings go to *texts*."""
+    before = _existing_threads()
     if not patch_twin("thread", _warnings=texts):
         return
     if threading:
@@ -57,26 +69,158 @@ def patch_thread(
             return
         if Event:
             patch_item(_threading, "Event", _Event)
-        _patch_threads(texts)
+        _patch_threads(before, texts)
     if _threading_local:
         import _threading_local as module
 
-        from bridge.local import local
-
-        patch_item(module, "local", local)
+        patch_item(module, "local", _local)
     if logging:
         _patch_logging()
     if existing_locks:
-        patch_item(concurrent.futures.thread, "_global_shutdown_lock", LockType())
+        if not isinstance(_pools._global_shutdown_lock, LockType):
+            patch_item(_pools, "_global_shutdown_lock", LockType())
+        replace_locks()
 
 
-def _patch_threads(texts: list[str]) -> None:
-    pass
+_pools: Any = concurrent.futures.thread
 
 
 def _patch_logging() -> None:
-    patch_item(_logging, "_lock", HandlerLock())
+    if not isinstance(_logging._lock, HandlerLock):  # type: ignore[attr-defined]
+        patch_item(_logging, "_lock", HandlerLock())
+        _logging.Handler.createLock = _create_lock  # type: ignore[method-assign]
     for reference in _logging._handlerList:  # type: ignore[attr-defined]
         handler = reference() if callable(reference) else reference
-        if getattr(handler, "lock", None) is not None:
+        lock = getattr(handler, "lock", None)
+        if lock is not None and not isinstance(lock, HandlerLock):
             handler.lock = HandlerLock()
+
+
+def _create_lock(self: Any) -> None:
+    """Acquire a thread lock for serializing access to the underlying I/O."""
+    self.lock = HandlerLock()
+    _logging._register_at_fork_reinit_lock(self)  # type: ignore[attr-defined]
+
+
+# -- threads that run already ----------------------------------------------------------------------------
+
+
+def _existing_threads() -> list[Any]:
+    """The native threads that :mod:`threading` knows; none if it is patched already."""
+    if issubclass(_module._allocate_lock, LockType) if isinstance(_module._allocate_lock, type) else False:
+        return []
+    return [thread for thread in _threading.enumerate() if thread.is_alive()]
+
+
+def _patch_threads(existing: list[Any], texts: list[str]) -> None:
+    in_main = _native_get_ident() == MAIN_THREAD_IDENT
+    if not in_main and existing:
+        texts.append(
+            "Monkey-patching not on the main thread; threading.main_thread().join() will hang from a greenlet"
+        )
+    with_locks = hasattr(_threading.Thread, "_wait_for_tstate_lock")
+    if with_locks:
+        _threading.Thread._wait_for_tstate_lock = _wait_for_tstate_lock  # type: ignore[attr-defined]
+    for thread in existing:
+        ours = in_main and thread is _threading.main_thread()
+        if not with_locks:
+            thread._handle = _main_handle() if ours else _ForeignHandle(thread._handle)
+        elif thread._tstate_lock is not None:
+            lock = thread._tstate_lock
+            end: Any = Sentinel() if ours else _ForeignEnd(lock)
+            if ours:
+                end.acquire()
+            thread._tstate_lock = end
+            if lock in _module._shutdown_locks:
+                _module._shutdown_locks.discard(lock)
+                _module._shutdown_locks.add(end)
+    if existing and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _wait_for_tstate_lock(self: Any, block: bool = True, timeout: float = -1) -> None:
+    lock = self._tstate_lock
+    if lock is not None and lock.acquire(block, timeout):
+        lock.release()
+        self._stop()
+
+
+def _main_handle() -> _ThreadHandle:
+    handle = _ThreadHandle()
+    root = getcurrent()
+    while root.parent is not None:
+        root = root.parent
+    handle._begin(root)
+    return handle
+
+
+def _after_fork() -> None:
+    """In a forked child, after threading has made the thread that forked the main one."""
+    handle = getattr(_threading.main_thread(), "_handle", None)
+    if isinstance(handle, _ThreadHandle):
+        handle._survive()
+
+
+def _natively(wait: Callable[[], object]) -> None:
+    """Call what blocks until a native thread has ended; only the greenlet waits for it."""
+    if get_hub_if_exists() is None and _native_get_ident() != MAIN_THREAD_IDENT:
+        wait()
+        return
+    ended = _Event()
+
+    def run() -> None:
+        wait()
+        ended.set()
+
+    _native_start_new_thread(run, ())
+    ended.wait()
+
+
+class _ForeignEnd:
+    """The lock that CPython up to 3.12 releases at the end of a native thread, for greenlets to wait for."""
+
+    __slots__ = ("__weakref__", "_at_fork_reinit", "_lock", "locked", "release")
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self.locked = lock.locked
+        self.release = lock.release
+        self._at_fork_reinit = lock._at_fork_reinit
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Acquire it: possible once the thread has ended."""
+        lock = self._lock
+        if lock.acquire(False):
+            return True
+        if not blocking or not timeout:
+            return False
+
+        def wait() -> None:
+            if lock.acquire(True, timeout):
+                lock.release()
+
+        _natively(wait)
+        return bool(lock.acquire(False))
+
+
+class _ForeignHandle:
+    """The handle of a native thread (since Python 3.13), for greenlets to wait for."""
+
+    __slots__ = ("_handle", "_set_done", "is_done")
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self.is_done = handle.is_done
+        self._set_done = handle._set_done
+
+    @property
+    def ident(self) -> int:
+        """The thread's ident."""
+        return self._handle.ident  # type: ignore[no-any-return]
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end of the thread, for *timeout* seconds at the most. Blocks the greenlet."""
+        if self._handle.is_done() or self._handle.ident == _native_get_ident():
+            self._handle.join()  # at once, or the error of who joins himself
+        else:
+            _natively(lambda: self._handle.join(timeout))
