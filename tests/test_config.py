@@ -342,7 +342,7 @@ def test_a_loop_class_of_ones_own(config: Config) -> None:
 
 
 def test_default_loop_is_uvloop(config: Config) -> None:
-    assert config.aio_loop_factory is _uvloop().new_event_loop
+    assert config.aio_loop_factory is _uvloop().Loop
 
 
 def test_default_without_uvloop(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,13 +362,13 @@ def test_default_without_uvloop(config: Config, monkeypatch: pytest.MonkeyPatch)
     ("text", "expected"),
     [
         ("asyncio", lambda: asyncio.SelectorEventLoop),
-        ("uvloop", lambda: _uvloop().new_event_loop),
+        ("uvloop", lambda: _uvloop().Loop),
         ("asyncio:new_event_loop", lambda: asyncio.new_event_loop),
         ("things_to_import:Maker.make", lambda: asyncio.SelectorEventLoop),
         ("no_such_module:x, asyncio", lambda: asyncio.SelectorEventLoop),
-        ("libuv", lambda: _uvloop().new_event_loop),
-        ("libev-cext,libev-cffi", lambda: _uvloop().new_event_loop),
-        ("", lambda: _uvloop().new_event_loop),
+        ("libuv", lambda: _uvloop().Loop),
+        ("libev-cext,libev-cffi", lambda: _uvloop().Loop),
+        ("", lambda: _uvloop().Loop),
     ],
 )
 @pytest.mark.parametrize("key", ["BRIDGE_LOOP", "GEVENT_LOOP"])
@@ -413,7 +413,7 @@ def test_resolve_loop() -> None:
     assert resolve_loop("asyncio") is asyncio.SelectorEventLoop
     assert resolve_loop(["no_such_module:x", "asyncio"]) is asyncio.SelectorEventLoop
     assert resolve_loop(resolve_loop) is resolve_loop
-    assert resolve_loop() is _uvloop().new_event_loop
+    assert resolve_loop() is _uvloop().Loop
     loop = resolve_loop("asyncio")()
     loop.close()
 

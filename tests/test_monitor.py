@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from greenlet import gettrace
+from greenlet import getcurrent, gettrace
 
 import bridge
 from bridge import _monitor, events
@@ -57,8 +57,9 @@ def test_a_greenlet_that_blocks_is_reported(quick: None, heard: list[Any], print
     assert events.PeriodicMonitorThreadStartedEvent in map(type, heard)
 
     def culprit() -> None:
+        me = getcurrent()
         end = time.monotonic() + 5
-        while not blocked(heard) and time.monotonic() < end:
+        while not any(event.greenlet is me for event in blocked(heard)) and time.monotonic() < end:
             time.sleep(0.01)
         time.sleep(0.05)  # the report is printed after the event
 
@@ -92,8 +93,8 @@ def test_no_print_and_no_stream(quick: None, heard: list[Any], printed: io.Strin
         bridge.sleep(0.001)
         time.sleep(0.2)
     finally:
-        del bridge.config.print_blocking_reports
         monitor.kill()
+        del bridge.config.print_blocking_reports
     assert blocked(heard) and printed.getvalue() == ""
 
 

@@ -510,12 +510,15 @@ def test_spawners_are_served_in_order() -> None:
 
 def test_wait_available() -> None:
     pool = Pool(2)
-    pool.spawn(sleeper, 0.002)
+    first, second = Event(), Event()
+    pool.spawn(first.wait)
     assert pool.wait_available() == 1
-    pool.spawn(sleeper, 0.004)
+    pool.spawn(second.wait)
     assert pool.wait_available(timeout=0) == 0
+    bridge.spawn(first.set)
     assert pool.wait_available() == 1
     assert pool._semaphore.counter == 1
+    second.set()
     pool.join()
 
 
