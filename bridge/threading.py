@@ -67,8 +67,6 @@ __implements__ = [
         "_start_joinable_thread",
         "_ThreadHandle",
         "_make_thread_handle",
-        "Thread",
-        "Timer",
         "_set_sentinel",
         "get_ident",
         "_CRLock",
@@ -86,9 +84,12 @@ __extensions__: list[str] = []
 # -- dummy threads ---------------------------------------------------------------------------------------
 
 
-def _forget(thread: Any) -> None:
+#: All threads by ident: the register of :mod:`threading`, which is never another object.
+_active: dict[int, Any] = __threading__._active  # type: ignore[attr-defined]
+
+
+def _forget(thread: Any, active: dict[int, Any] = _active) -> None:
     """The greenlet of a dummy thread has ended."""
-    active = __threading__._active  # type: ignore[attr-defined]
     if active.get(thread.ident) is thread:
         active.pop(thread.ident, None)
 
@@ -101,8 +102,8 @@ class _Ended:
     def __init__(self, thread: Any) -> None:
         self.thread = thread
 
-    def __del__(self) -> None:
-        _forget(self.thread)
+    def __del__(self, forget: Callable[[Any], None] = _forget) -> None:
+        forget(self.thread)  # an argument, as globals may be gone at the end of the interpreter
 
 
 _own = local()

@@ -37,6 +37,7 @@ _KEEPERS = {
     "_thread",
     "asyncio",
     "bridge",
+    "concurrent",
     "functools",
     "greenlet",
     "importlib",
@@ -90,6 +91,8 @@ def _replace_locks() -> int:
                 found += 1
                 method = methods[method_key]
                 name = method.__name__
+                if any(type(user) is list for user in method_users[method_key]):
+                    raise _Kept  # os.register_at_fork keeps what it calls in lists: nothing may switch there
                 places = [(s, name) for user in method_users[method_key] for s in _places(user, method)]
                 del method
                 if len(places) != _count(methods, method_key) - unused_method:
