@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,7 @@ def test_no_print_and_no_stream(quick: None, heard: list[Any], printed: io.Strin
         time.sleep(0.2)
     finally:
         monitor.kill()
+        until(lambda: monitor.monitor_thread_ident not in sys._current_frames())  # no report is under way
         del bridge.config.print_blocking_reports
     assert blocked(heard) and printed.getvalue() == ""
 
