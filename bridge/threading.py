@@ -85,10 +85,10 @@ __extensions__: list[str] = []
 
 
 #: All threads by ident: the register of :mod:`threading`, which is never another object.
-_active: dict[int, Any] = __threading__._active  # type: ignore[attr-defined]
+_active: Any = __threading__._active  # type: ignore[attr-defined]
 
 
-def _forget(thread: Any, active: dict[int, Any] = _active) -> None:
+def _forget(thread: Any, active: Any = _active) -> None:
     """The greenlet of a dummy thread has ended."""
     if active.get(thread.ident) is thread:
         active.pop(thread.ident, None)
@@ -102,7 +102,7 @@ class _Ended:
     def __init__(self, thread: Any) -> None:
         self.thread = thread
 
-    def __del__(self, forget: Callable[[Any], None] = _forget) -> None:
+    def __del__(self, forget: Callable[..., None] = _forget) -> None:
         forget(self.thread)  # an argument, as globals may be gone at the end of the interpreter
 
 
