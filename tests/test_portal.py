@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import socket
 import threading
 from typing import Any
 
@@ -266,3 +267,63 @@ def test_tasks_of_run_may_block() -> None:
 
     assert bridge.run(main) == 3
     assert bridge.get_hub().aio_loop.get_task_factory() is None
+
+
+# -- watchers and descriptors in a portal ---------------------------------------------------------------
+
+
+async def test_hub_wait_waits_for_a_watcher() -> None:
+    @bridge.portal
+    async def wait() -> str:
+        hub = bridge.get_hub()
+        hub.wait(hub.loop.timer(0.001))
+        return "timer"
+
+    other = asyncio.create_task(asyncio.sleep(0, "other"))
+    assert await wait() == "timer"
+    assert other.done()
+
+
+async def test_cancel_wait_raises_where_the_portal_waits() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+
+        @bridge.portal
+        async def wait() -> None:
+            hub = bridge.get_hub()
+            watcher = hub.loop.io(left.fileno(), 1)
+            hub.loop.timer(0.001).start(hub.cancel_wait, watcher, OSError("cancelled"), True)
+            hub.wait(watcher)
+
+        with pytest.raises(OSError, match="cancelled"):
+            await wait()
+
+
+async def test_sockets_block_in_a_portal_and_closing_one_ends_its_wait() -> None:
+    left, right = bridge.socket.socketpair()
+    with left, right:
+
+        @bridge.portal
+        async def read() -> bytes:
+            return left.recv(10)
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0)
+        right.send(b"data")
+        assert await task == b"data"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await read()
+        closer = bridge.spawn_later(0.001, left.close)
+        with pytest.raises(OSError, match="closed"):
+            await read()
+        await closer
+
+
+async def test_switching_to_the_hub_by_hand_is_refused_in_a_portal() -> None:
+    @bridge.portal
+    async def switch() -> None:
+        bridge.get_hub().switch()
+
+    with pytest.raises(BlockingSwitchOutError, match="hub.wait"):
+        await switch()

@@ -26,7 +26,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import types
 from _thread import get_ident
 from collections.abc import Callable, Coroutine, Generator
 from time import monotonic
@@ -37,7 +36,7 @@ from greenlet import getcurrent, greenlet
 
 from bridge._core.callbacks import Callback
 from bridge._core.current import get_hub, set_portal_finder
-from bridge._core.engine import Timer, register_interrupter
+from bridge._core.engine import Thrown, Timer, register_interrupter
 
 __all__ = ["Portal", "find_portal", "install_task_factory", "portal"]
 
@@ -61,12 +60,14 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
         self.coroutine = coroutine
-        self.__name__ = getattr(coroutine, "__name__", type(coroutine).__name__)
-        self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
         self._greenlet: _PortalGreenlet | None = None
         # who is to be switched to by the next step: the portal's greenlet, or a foreign one below it
         self._inside: greenlet | None = None
         self._runner: greenlet | None = None
+        #: switch to the greenlet that made the step
+        self._to_runner: Callable[[Any], Any] = _no_runner
+        #: what the coroutine has ended with
+        self._result: Any = None
         self._future: asyncio.Future[None] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._interruption: Any = None
@@ -74,14 +75,27 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
         self._finished = False
         self.thread_ident = get_ident()
         self.aio: Any = None  # the loop, from the first step on
-        self.ready = self
-        self.to_runner = self.park
 
     # -- stepping: the face of a coroutine ----------------------------------------------------------
 
     def send(self, value: Any) -> Any:
-        """One step, by the task."""
-        return self._step(("send", value))
+        """One step, by the task. What comes out is what the coroutine, or the code below it, waits for."""
+        current = getcurrent()
+        if current is not self._runner or self._interruption is not None:
+            value = self._prepare(current, value)
+        yielded = self._inside.switch(value)  # type: ignore[union-attr]
+        if yielded is not _ENDED:
+            return yielded
+        self._finished = True
+        self._inside = None
+        result = self._result
+        self._result = None
+        if type(result) is not Thrown:
+            raise StopIteration(result)
+        try:
+            raise result.exception
+        finally:
+            result = None  # its traceback refers to this frame: no cycle through it
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
         """One step that raises where the coroutine, or the code that blocks below it, waits."""
@@ -91,7 +105,7 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
             exception = val if isinstance(val, BaseException) else typ() if val is None else typ(val)
         if tb is not None:
             exception = exception.with_traceback(tb)
-        return self._step(("throw", exception))
+        return self.send(Thrown(exception))
 
     def close(self) -> None:
         """End the coroutine where it is, with GeneratorExit."""
@@ -107,53 +121,48 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
 
     def __await__(self) -> Generator[Any, Any, T]:
         # yield from would want a generator; the steps are passed on one by one
-        message: tuple[str, Any] = ("send", None)
+        message: Any = None
         while True:
             try:
-                yielded = self._step(message)
+                yielded = self.send(message)
             except StopIteration as e:
                 return e.value  # type: ignore[no-any-return]
             try:
-                message = ("send", (yield yielded))
+                message = yield yielded
             except GeneratorExit:
                 self.close()
                 raise
             except BaseException as e:
-                message = ("throw", e)
+                message = Thrown(e)
 
-    def _step(self, message: tuple[str, Any]) -> Any:
+    def _prepare(self, runner: greenlet, value: Any) -> Any:
+        """Before a step that is not like the one before it; returns what is to be sent."""
         if self._finished:
             raise RuntimeError("cannot reuse already awaited coroutine")
-        self._runner = current = getcurrent()
-        self._task = task = asyncio.current_task()
-        if self.aio is None:
+        self._runner = runner
+        # not runner.switch: the hub's own method makes checks that are for others
+        self._to_runner = greenlet.switch.__get__(runner)
+        if self._greenlet is None:
             self.aio = asyncio.get_running_loop()
+            self._task = asyncio.current_task()
+            g = self._greenlet = self._inside = _PortalGreenlet(self._run, runner)
+            g.portal = self
+        elif self._greenlet.parent is not runner:
+            self._greenlet.parent = runner
+        # the task's context, which asyncio has entered for its steps, is the portal's
+        self._inside.gr_context = runner.gr_context  # type: ignore[union-attr]
         interruption = self._interruption
         if interruption is not None:
             self._interruption = None
-            if message[0] == "throw" and isinstance(message[1], asyncio.CancelledError) and task is not None:
+            task = self._task
+            if (
+                type(value) is Thrown
+                and isinstance(value.exception, asyncio.CancelledError)
+                and task is not None
+            ):
                 task.uncancel()  # it was we who cancelled it
-            message = ("throw", interruption() if isinstance(interruption, type) else interruption)
-        inside = self._inside
-        if inside is None:
-            g = self._greenlet = _PortalGreenlet(self._run, current)
-            g.portal = self
-            inside = g
-        elif self._greenlet is not None and self._greenlet.parent is not current:
-            self._greenlet.parent = current
-        # the task's context, which asyncio has entered for this step, is the portal's
-        inside.gr_context = current.gr_context
-        kind, value = inside.switch(message)
-        if kind == "yield":
-            return value
-        self._finished = True
-        self._inside = None
-        if kind == "return":
-            raise StopIteration(value)
-        try:
-            raise value
-        finally:
-            del value
+            value = Thrown(interruption() if isinstance(interruption, type) else interruption)
+        return value
 
     def interrupt(self, exception: Any) -> None:
         """Have ``exception`` raised inside, wherever the task waits: a Timeout's expiry, a kill."""
@@ -164,76 +173,85 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
             # only a cancellation makes a task stop waiting; the step turns it into the exception
             self._task.cancel()
 
-    def _run(self, message: tuple[str, Any]) -> tuple[str, Any]:
-        """In the portal's greenlet: drive the coroutine; what it yields goes out by :meth:`_yield`."""
+    def _run(self, message: Any) -> Any:
+        """In the portal's greenlet: drive the coroutine; what it yields goes to who made the step."""
         coroutine = self.coroutine
+        send = coroutine.send
+        own = self._greenlet
         try:
             while True:
-                kind, value = message
-                yielded = coroutine.send(value) if kind == "send" else coroutine.throw(value)
-                message = self._yield(yielded)
+                if type(message) is Thrown:
+                    yielded = coroutine.throw(message.exception)
+                else:
+                    yielded = send(message)
+                self._inside = own
+                message = self._to_runner(yielded)
         except StopIteration as e:
-            return "return", e.value
+            self._result = e.value
         except BaseException as e:
-            return "raise", e
+            self._result = Thrown(e)
+        return _ENDED
 
-    def _yield(self, value: Any) -> tuple[str, Any]:
+    def _yield(self, value: Any) -> Any:
+        """From code below the coroutine: what it waits for goes to the task; returns what that sends."""
         self._inside = getcurrent()
-        runner = self._runner
-        assert runner is not None
-        return runner.switch(("yield", value))  # type: ignore[no-any-return]
+        message = self._to_runner(value)
+        if type(message) is Thrown:
+            raise message.exception
+        return message
 
     def await_here(self, awaitable: Any) -> Any:
         """What ``await awaitable`` would give in the coroutine, for code below it that blocks."""
         steps: Any = awaitable if inspect.iscoroutine(awaitable) else awaitable.__await__()
-        kind: str = "send"
-        value: Any = None
-        while True:
-            try:
-                if kind == "throw":
-                    yielded = steps.throw(value)
-                elif value is None and not hasattr(steps, "send"):
-                    yielded = next(steps)  # a plain iterator, as a future of asyncio gives in Python
+        # a plain iterator, as a future of asyncio gives in Python, takes nothing
+        send = getattr(steps, "send", None)
+        try:
+            yielded = next(steps) if send is None else send(None)
+            while True:
+                try:
+                    value = self._yield(yielded)
+                except BaseException as e:
+                    yielded = steps.throw(e)
                 else:
-                    yielded = steps.send(value)
-            except StopIteration as e:
-                return e.value
-            kind, value = self._yield(yielded)
+                    yielded = next(steps) if value is None and send is None else steps.send(value)
+        except StopIteration as e:
+            return e.value
 
     # -- blocking: the face of an engine ------------------------------------------------------------
 
+    @property
+    def ready(self) -> Portal[T]:
+        """Where a wait puts itself when it is over: :meth:`append`."""
+        return self
+
     def park(self) -> Any:
         """Suspend the task until :meth:`append`; raises what is thrown into it meanwhile."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._future = future
-        if self._awake:
-            future.set_result(None)
         try:
-            for suspension in future.__await__() if not future.done() else _one_round():
-                kind, value = self._yield(suspension)
-                if kind == "throw":
-                    raise value
+            if self._awake:
+                self._yield(None)  # as asyncio.sleep(0) does: the task goes on after the others
+            else:
+                future = self._future = self.aio.create_future()
+                future._asyncio_future_blocking = True
+                self._yield(future)
         finally:
             self._future = None
             self._awake = False
         return ()
+
+    to_runner = park
 
     def append(self, wait: Any) -> None:
         """A wait of this portal is over (``ready.append``). From any thread."""
         wait.queued = False
         if get_ident() == self.thread_ident:
             self._wake()
-        else:
-            aio = get_loop_of(self._future)
-            if aio is None:
-                self._awake = True
-            elif not aio.is_closed():
-                aio.call_soon_threadsafe(self._wake)
+        elif not self.aio.is_closed():
+            self.aio.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         self._awake = True
         future = self._future
-        if future is not None and not future.done() and not future.get_loop().is_closed():
+        if future is not None and not future.done() and not self.aio.is_closed():
             future.set_result(None)
 
     def unready(self, g: greenlet) -> None:
@@ -241,7 +259,7 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
 
     def call_at(self, when: float, fn: Callable[[Any], object], arg: Any, ref: bool = True) -> Timer:
         """As the engine's: by the loop itself, since the task's loop is what runs here."""
-        handle = asyncio.get_running_loop().call_later(max(when - monotonic(), 0), fn, arg)
+        handle = self.aio.call_later(max(when - monotonic(), 0), fn, arg)
         return [when, handle, fn, arg, ref]
 
     def cancel(self, timer: Timer) -> bool:
@@ -256,6 +274,11 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
         return get_hub().loop.call(callback, *args)
 
     # -- looking like a coroutine ------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("__name__", "__qualname__"):  # asyncio shows tasks by them
+            return getattr(self.coroutine, name, type(self.coroutine).__name__)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def cr_frame(self) -> Any:
@@ -281,15 +304,12 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
         return f"<portal of {self.coroutine!r}>"
 
 
-def get_loop_of(future: asyncio.Future[Any] | None) -> asyncio.AbstractEventLoop | None:
-    """The loop of a future, None without one."""
-    return future.get_loop() if future is not None else None
+#: What a portal's greenlet returns when the coroutine has ended.
+_ENDED: Any = object()
 
 
-@types.coroutine
-def _one_round() -> Generator[None, None, None]:
-    """What asyncio.sleep(0) yields: the task goes on after the others."""
-    yield
+def _no_runner(_value: Any) -> Any:
+    raise RuntimeError("a portal that has not begun cannot yield")
 
 
 def find_portal(current: greenlet) -> Portal[Any] | None:

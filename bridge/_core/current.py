@@ -73,18 +73,17 @@ def blocking_place(current: greenlet) -> Any:
 
     Raises BlockingSwitchOutError if it may not.
     """
-    hub = get_hub()
-    loop = hub.loop
-    if loop.get_running() is not None:
+    if _running_loop() is not None:
         portal = _find_portal(current)
         if portal is not None:
             return portal
         raise BlockingSwitchOutError(
             f"A blocking call was made in a coroutine or a callback of asyncio. {_WAYS_OUT}"
         )
+    hub = get_hub()
     if current is hub:
         raise BlockingSwitchOutError(f"A blocking call was made in a callback of the hub. {_WAYS_OUT}")
-    return loop
+    return hub.loop
 
 
 # -- which hub ------------------------------------------------------------------------------------

@@ -184,7 +184,8 @@ class Hub(greenlet):
     def switch(self, *args: Any, **kwargs: Any) -> Any:
         """Block the current greenlet until somebody switches to it.
 
-        Raises BlockingSwitchOutError in the hub itself and in coroutines.
+        Raises BlockingSwitchOutError in the hub itself and in coroutines, in a portal too: the task of a
+        portal is woken by what it waits for (``hub.wait(watcher)``, an Event), it cannot be switched to.
         """
         if self._heir is not None:
             return self._heir.switch(*args, **kwargs)
@@ -193,7 +194,11 @@ class Hub(greenlet):
         if switch_out is not None:
             switch_out()
         if self.loop is not None and self.loop.probe() is not None:
-            blocking_place(current)
+            if not isinstance(blocking_place(current), Loop):
+                raise BlockingSwitchOutError(
+                    "hub.switch() was called in a portal: nobody can switch back to the middle of a task. "
+                    "Wait by hub.wait(watcher), Waiter.get(), an Event or a Queue"
+                )
         return super().switch(*args, **kwargs)
 
     def switch_out(self) -> None:

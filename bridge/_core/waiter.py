@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from .current import get_hub
+from .current import blocking_place, get_hub
 from .errors import ConcurrentObjectUseError
+from .waiting import Wait
+from .watchers import loop as Loop
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -29,7 +31,7 @@ class Waiter:
 
     def __init__(self, hub: Hub | None = None) -> None:
         self.hub = hub if hub is not None else get_hub()
-        self.greenlet: greenlet | None = None
+        self.greenlet: greenlet | _TaskOfPortal | None = None
         self.value: Any = None
         self._exception: Any = _UNSET
 
@@ -111,8 +113,12 @@ class Waiter:
             current.throw(*self._exception)
         if self.greenlet is not None:
             raise ConcurrentObjectUseError(f"This Waiter is already used by {self.greenlet!r}")
-        self.greenlet = getcurrent()
+        self.greenlet = current = getcurrent()
         try:
+            if self.hub.loop.probe() is not None and not isinstance(blocking_place(current), Loop):
+                # in a portal: who is switched to is the task, by its loop
+                task = self.greenlet = _TaskOfPortal()
+                return task.get()
             return self.hub.switch()
         finally:
             self.greenlet = None
@@ -123,6 +129,30 @@ class Waiter:
             self.switch(source.value)
         else:
             self.throw(source.exception)
+
+
+class _TaskOfPortal:
+    """What a Waiter switches to, instead of a greenlet, when it is waited for in a portal."""
+
+    def __init__(self) -> None:
+        self.wait = Wait()
+        self.value: Any = None
+        self.throw_args: Any = None
+
+    def get(self) -> Any:
+        self.wait.block()
+        if self.throw_args is not None:
+            current: Any = getcurrent()
+            current.throw(*self.throw_args)
+        return self.value
+
+    def switch(self, value: Any) -> None:
+        self.value = value
+        self.wait.wake()
+
+    def throw(self, *throw_args: Any) -> None:
+        self.throw_args = throw_args
+        self.wait.wake()
 
 
 class MultipleWaiter(Waiter):
