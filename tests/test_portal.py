@@ -272,6 +272,7 @@ def test_tasks_of_run_may_block() -> None:
 # -- watchers and descriptors in a portal ---------------------------------------------------------------
 
 
+@pytest.mark.asyncio
 async def test_hub_wait_waits_for_a_watcher() -> None:
     @bridge.portal
     async def wait() -> str:
@@ -284,6 +285,7 @@ async def test_hub_wait_waits_for_a_watcher() -> None:
     assert other.done()
 
 
+@pytest.mark.asyncio
 async def test_cancel_wait_raises_where_the_portal_waits() -> None:
     left, right = socket.socketpair()
     with left, right:
@@ -299,6 +301,7 @@ async def test_cancel_wait_raises_where_the_portal_waits() -> None:
             await wait()
 
 
+@pytest.mark.asyncio
 async def test_sockets_block_in_a_portal_and_closing_one_ends_its_wait() -> None:
     left, right = bridge.socket.socketpair()
     with left, right:
@@ -320,10 +323,11 @@ async def test_sockets_block_in_a_portal_and_closing_one_ends_its_wait() -> None
         await closer
 
 
+@pytest.mark.asyncio
 async def test_switching_to_the_hub_by_hand_is_refused_in_a_portal() -> None:
     @bridge.portal
     async def switch() -> None:
         bridge.get_hub().switch()
 
-    with pytest.raises(BlockingSwitchOutError, match="hub.wait"):
+    with pytest.raises(BlockingSwitchOutError, match=r"hub\.wait"):
         await switch()

@@ -73,7 +73,11 @@ def blocking_place(current: greenlet) -> Any:
 
     Raises BlockingSwitchOutError if it may not.
     """
-    if _running_loop() is not None:
+    running = _running_loop()
+    if running is not None:
+        hub = hub_local.hub
+        if hub is None or hub.loop is None or hub.loop.aio is not running:
+            get_hub()  # from here on the hub of the thread is the one of this loop
         portal = _find_portal(current)
         if portal is not None:
             return portal
