@@ -12,8 +12,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +36,8 @@ if uvloop is not None:
     FACTORIES["uvloop"] = uvloop.new_event_loop
 
 MODES = ("owned", "adopted")
+
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -136,3 +143,40 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     stream = io.StringIO()
     monkeypatch.setattr(bridge.hub.Hub, "exception_stream", stream)
     return stream
+
+
+# -- other processes ------------------------------------------------------------------------------------
+
+
+def _environment(path: Path | None = None, **environ: str) -> dict[str, str]:
+    # the project may be tested without being installed
+    paths = [*([str(path)] if path else []), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, **environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+@pytest.fixture(scope="session")
+def environment() -> Callable[..., dict[str, str]]:
+    """``environment(path=None, **variables)``: that of a process that can import bridge (and from *path*)."""
+    return _environment
+
+
+@pytest.fixture(scope="session")
+def run_fresh() -> Callable[..., str]:
+    """``run_fresh(code, *arguments, path=None, **variables)``: what *code* prints in a new python.
+
+    Patching is for a process. The code must end well and print nothing to stderr; warnings are errors.
+    """
+
+    def run(code: str, *arguments: str, path: Path | None = None, **environ: str) -> str:
+        process = subprocess.run(
+            [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
+            env=_environment(path, **environ),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert process.returncode == 0, process.stdout + process.stderr
+        assert process.stderr == ""
+        return process.stdout
+
+    return run

@@ -18,7 +18,8 @@ patch :func:`keep_originals` sees to it that everything below keeps what it has 
    functions, whose globals are those of the view. Classes stay the same objects, but for three: the socket,
    whose ``accept()`` makes sockets; the thread (:mod:`._native`); and the pool of threads.
    Exceptions, flags and constants must be the same objects on both sides, and are; this is why the modules
-   are not simply executed a second time, as eventlet does.
+   are not simply executed a second time, as eventlet does. The two classes of selectors that are patched in
+   place become native again when they are given to a loop.
 3. *Pools and futures* of ``concurrent.futures``, where both worlds meet: see :mod:`._pools`.
 4. *uvloop* has taken what it needs into C variables when it was imported, so it is imported here if it is
    installed. But the classes of its pool and of the thread that ends the pool follow the patches, so the
@@ -31,9 +32,13 @@ anybody's code, which has to see the patched modules.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import importlib
 import importlib.util
+import select
+import selectors
 import sys
+from asyncio import selector_events
 from types import ModuleType
 from typing import Any
 
@@ -61,6 +66,11 @@ _VIEWED = ("os", "queue", "select", "selectors", "signal", "socket", "ssl", "sub
 
 _views: dict[str, ModuleType] = {}
 
+_POLL_BITS = {
+    selectors.EVENT_READ: getattr(select, "POLLIN", 0),
+    selectors.EVENT_WRITE: getattr(select, "POLLOUT", 0),
+}
+
 
 def view_of(name: str) -> ModuleType:
     """The module of that name of the standard library, as it was before the first patch."""
@@ -84,6 +94,7 @@ def keep_originals() -> None:
     _finish_views()
     pool = _pools.bind(_views)
     _bind_asyncio(pool)
+    _bind_selectors()
     _bind_uvloop(pool)
 
 
@@ -122,6 +133,27 @@ def _bind_asyncio(pool: type) -> None:
             for attr, value in list(vars(module).items()):
                 if type(value) is ModuleType and id(value) in views:
                     setattr(module, attr, views[id(value)])
+
+
+def _bind_selectors() -> None:
+    """Have loops wait natively when they are made with a selector whose class has been patched."""
+    native: Any = _views["select"]
+    poll_selector: Any = getattr(selectors, "PollSelector", ())
+    loop: Any = selector_events.BaseSelectorEventLoop
+    init = loop.__init__
+
+    @functools.wraps(init)
+    def init_natively(self: Any, selector: Any = None) -> None:
+        if isinstance(selector, selectors.SelectSelector):
+            selector._select = native.select  # type: ignore[attr-defined]
+        elif isinstance(selector, poll_selector):
+            poll = native.poll()
+            for key in selector.get_map().values():
+                poll.register(key.fd, sum(_POLL_BITS[bit] for bit in _POLL_BITS if bit & key.events))
+            selector._selector = poll
+        init(self, selector)
+
+    loop.__init__ = init_natively
 
 
 def _bind_uvloop(pool: type) -> None:
