@@ -76,7 +76,8 @@ def blocking_place(current: greenlet) -> Any:
     running = _running_loop()
     if running is not None:
         hub = hub_local.hub
-        if hub is None or hub.loop is None or hub.loop.aio is not running:
+        loop = hub.loop if hub is not None else None
+        if loop is None or loop.aio is not running or (loop.owned and not loop.running):
             get_hub()  # from here on the hub of the thread is the one of this loop
         portal = _find_portal(current)
         if portal is not None:
