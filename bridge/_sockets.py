@@ -261,22 +261,29 @@ class socket(WaitingSocket):
         """Receive up to ``bufsize`` bytes; none at the end of the connection. Blocks the greenlet."""
         channel = self._channel
         deadline = None
-        if channel.drained and not flags and self._timeout != 0:
-            deadline = self._wait_drained()
-        channel.drained = channel.stream  # see bridge._core.edges
-        try:
-            data: bytes = _c_recv(self, bufsize, flags)
-        except BlockingIOError:
-            if self._timeout == 0 or flags & _DONTWAIT:
-                raise
-        except BaseException:
-            channel.drained = False
-            raise
-        else:
-            if flags or len(data) >= bufsize or not data:
+        while True:
+            if channel.drained and not flags:  # see bridge._core.edges
+                if self._timeout is None:
+                    try:
+                        self._wait_edge(READ, None)
+                    except BlockingSwitchOutError:
+                        pass  # where nothing may block, the attempt decides whether that was needed
+                elif self._timeout:
+                    deadline = self._wait_first(deadline)
+            channel.drained = channel.stream
+            try:
+                data: bytes = _c_recv(self, bufsize, flags)
+            except BlockingIOError:
+                if self._timeout == 0 or flags & _DONTWAIT:
+                    raise
+                deadline = self._wait_until(deadline, READ)
+            except BaseException:
                 channel.drained = False
-            return data
-        return self._retry_until(deadline, READ, _c_recv, bufsize, flags)  # type: ignore[no-any-return]
+                raise
+            else:
+                if len(data) >= bufsize or flags or not data:
+                    channel.drained = False
+                return data
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """Receive up to ``nbytes`` bytes (0: what fits) into ``buffer``; returns how many.
@@ -285,25 +292,30 @@ class socket(WaitingSocket):
         """
         channel = self._channel
         deadline = None
-        if channel.drained and not flags and self._timeout != 0:
-            deadline = self._wait_drained()
-        channel.drained = channel.stream  # see bridge._core.edges
-        try:
-            size: int = _c_recv_into(self, buffer, nbytes, flags)
-        except BlockingIOError:
-            if self._timeout == 0 or flags & _DONTWAIT:
-                raise
-        except BaseException:
-            channel.drained = False
-            raise
-        else:
-            # len() of a buffer of larger items is too small: no harm in that
-            if flags or not size or size >= (nbytes or len(buffer)):  # type: ignore[arg-type]
+        while True:
+            if channel.drained and not flags:  # see bridge._core.edges
+                if self._timeout is None:
+                    try:
+                        self._wait_edge(READ, None)
+                    except BlockingSwitchOutError:
+                        pass  # where nothing may block, the attempt decides whether that was needed
+                elif self._timeout:
+                    deadline = self._wait_first(deadline)
+            channel.drained = channel.stream
+            try:
+                size: int = _c_recv_into(self, buffer, nbytes, flags)
+            except BlockingIOError:
+                if self._timeout == 0 or flags & _DONTWAIT:
+                    raise
+                deadline = self._wait_until(deadline, READ)
+            except BaseException:
                 channel.drained = False
-            return size
-        return self._retry_until(  # type: ignore[no-any-return]
-            deadline, READ, _c_recv_into, buffer, nbytes, flags
-        )
+                raise
+            else:
+                # len() of a buffer of larger items is too small: no harm in that
+                if size >= (nbytes or len(buffer)) or flags or not size:  # type: ignore[arg-type]
+                    channel.drained = False
+                return size
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """As :meth:`recv`; returns the bytes and the address of the sender. Blocks the greenlet."""

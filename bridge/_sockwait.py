@@ -155,38 +155,35 @@ class WaitingSocket(_Socket):
             "let one greenlet do that, or take turns by a lock"
         )
 
-    def _wait_drained(self) -> float | None:
-        """Wait for something to read, as there was no more at the last attempt; returns when the time is
-        over."""
-        timeout = self._timeout
-        deadline = None if timeout is None else monotonic() + timeout
+    def _wait_first(self, deadline: float | None) -> float | None:
+        """Wait for something to read before an attempt, as the last one took it all; as `_wait_until`."""
         try:
-            self._wait_edge(READ, timeout)
+            return self._wait_until(deadline, READ)
         except BlockingSwitchOutError:
-            pass  # where nothing may block, the attempt decides whether that was needed
-        return deadline
+            return deadline  # where nothing may block, the attempt decides whether that was needed
 
-    def _retry(self, events: int, function: Callable[..., Any], *args: Any) -> Any:
-        """``function(self, *args)`` has just raised BlockingIOError: wait, and call it until it does not."""
-        return self._retry_until(None, events, function, *args)
+    def _wait_until(self, deadline: float | None, events: int) -> float | None:
+        """An attempt has failed with EAGAIN: wait; returns when the time is over.
 
-    def _retry_until(
-        self, deadline: float | None, events: int, function: Callable[..., Any], *args: Any
-    ) -> Any:
-        """As :meth:`_retry`, for a call that has begun before; by default its time begins now."""
+        :param deadline: what the last wait for the same operation has returned; None if this is the first.
+        """
         timeout = self._timeout
         if deadline is not None:
             timeout = left_until(deadline)
         elif timeout is not None:
             deadline = monotonic() + timeout
+        self._wait_edge(events, timeout)
+        return deadline
+
+    def _retry(self, events: int, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(self, *args)`` has just raised BlockingIOError: wait, and call it until it does not."""
+        deadline = None
         while True:
-            self._wait_edge(events, timeout)
+            deadline = self._wait_until(deadline, events)
             try:
                 return function(self, *args)
             except BlockingIOError:
                 pass  # somebody else was faster
-            if deadline is not None:
-                timeout = left_until(deadline)
 
     def _leave_loop(self) -> None:
         """The fd is about to be somebody else's, or nobody's."""

@@ -122,7 +122,7 @@ class Channel:
 class Edges:
     """The epoll instance, and which channel is registered under which number."""
 
-    __slots__ = ("__weakref__", "_engine", "_generation", "_last", "channels", "epoll", "thread_ident")
+    __slots__ = ("__weakref__", "_engine", "_found", "_generation", "_last", "channels", "epoll", "thread_ident")
 
     def __init__(self, engine: Engine) -> None:
         self.epoll = select_epoll()
@@ -130,8 +130,9 @@ class Edges:
         self.thread_ident = get_ident()
         self._engine = weakref.ref(engine)
         self._generation = _generation
+        self._found = 0  # how many events the last look has found
         self._last = -1  # a number whose channel was waited for when we last looked
-        engine.aio.add_reader(self.epoll.fileno(), self._on_ready, engine)
+        engine.aio.add_reader(self.epoll.fileno(), self.look, engine)
         _all.add(self)
 
     def fileno(self) -> int:
@@ -195,11 +196,13 @@ class Edges:
 
     # -- being told
 
-    def _on_ready(self, engine: Engine) -> None:
-        """The loop's callback: put those into the ready queue who wait for what has happened."""
+    def look(self, engine: Engine) -> None:
+        """Put those into the ready queue who wait for what has happened. By the loop, or in a drain."""
         channels = self.channels
         ready = engine.ready
-        for fd, events in self.epoll.poll(0):
+        found = self.epoll.poll(0)
+        self._found = len(found)
+        for fd, events in found:
             channel = channels.get(fd)
             if channel is None:
                 continue
@@ -227,6 +230,12 @@ class Edges:
                     wait.wake()
         if ready and not engine.armed:
             engine.arm()
+
+    def look_again(self, engine: Engine) -> bool:
+        """Look, unless it is not worth while, as little was found the last time; true if there is work now."""
+        if self._found > 1:
+            self.look(engine)
+        return bool(engine.ready)
 
     def waiting(self) -> bool:
         """True if somebody waits who is a reason for the loop to go on."""

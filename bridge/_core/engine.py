@@ -20,7 +20,8 @@ its earliest one. Marks instead of ``ready.remove``: undoing 10,000 wake-ups mus
 saves the way through the hub. It goes to the hub when the next entry is a callback (those expect to
 run in the hub), when nothing is ready, or when its ``turns`` are used up. Then the hub looks at the
 clock: a drain goes on for ``BUDGET`` seconds, then the loop gets to poll its files and run its tasks.
-Looking at the clock at each switch would cost as much as a third of the switch.
+Looking at the clock at each switch would cost as much as a third of the switch. A drain polls the sockets by
+itself, as a look at them costs a tenth of a round of the loop: now and then while it is busy, and before it ends.
 
 *Armed* means that an append to ``ready`` will be seen without further ado: a drain is running, or one
 is scheduled, or the loop is not running and will drain first thing when it is. Whoever appends while
@@ -71,10 +72,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Timer"]
 
-#: Seconds for which one drain may go on before the loop polls again: with nobody waiting for files,
-#: and with somebody.
+#: Seconds for which one drain may go on before the loop polls again.
 BUDGET = 0.0002
-BUDGET_IO = 0.00005
+#: Seconds after which a drain that is busy looks at the sockets by itself.
+LOOK = 0.00005
 #: Hand-overs between two looks at the clock.
 TURNS = 16
 
@@ -310,7 +311,7 @@ class Engine:
         popleft = ready.popleft
         stale = self.stale
         heap = self.heap
-        deadline = 0.0
+        deadline = look_at = 0.0
         self.turns = 0
         for hook in self.before:
             hook()
@@ -321,12 +322,19 @@ class Engine:
                     if heap and heap[0][0] <= now:
                         self.expire(now)
                     if not deadline:
-                        deadline = now + (BUDGET_IO if self.poller is not None or self.shared else BUDGET)
-                    elif now >= deadline:
-                        break
+                        deadline = now + BUDGET
+                        look_at = now + LOOK
+                    elif now >= look_at:
+                        if now >= deadline:
+                            break
+                        look_at = now + LOOK
+                        if self.edges is not None:
+                            self.edges.look(self)
                     self.turns = 1 if stale else TURNS
                 if not ready:
-                    break
+                    # where one was ready more may be by now: the way through the loop costs ten times as much
+                    if self.edges is None or not self.edges.look_again(self):
+                        break
                 item = popleft()
                 self.turns -= 1
                 kind = type(item)
