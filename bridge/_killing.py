@@ -18,7 +18,7 @@ from ._core.waiting import Wait
 from ._joining import wait
 from .timeout import Timeout
 
-__all__ = ["hub_of", "is_exception", "killall", "no_exception", "throw_soon"]
+__all__ = ["hub_of", "is_exception", "killall", "no_exception", "throw_next", "throw_soon"]
 
 
 def _not_begun(g: Any) -> bool:
@@ -72,6 +72,14 @@ def throw_soon(g: greenlet, exception: Any) -> None:
     """Have ``exception`` raised in ``g`` after what is ready now."""
     loop = hub_of(g).loop
     loop.ready.append(_Delivery(loop, g, exception if is_exception(exception) else no_exception(exception)))
+    if not loop.armed:
+        loop.arm()
+
+
+def throw_next(g: greenlet, exception: BaseException | type[BaseException]) -> None:
+    """Have ``exception`` raised in ``g`` before anything else runs, as a signal would."""
+    loop = hub_of(g).loop
+    loop.ready.appendleft(_Delivery(loop, g, exception))
     if not loop.armed:
         loop.arm()
 

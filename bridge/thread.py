@@ -35,7 +35,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import blocking_place, get_hub, get_hub_if_exists
 from ._core.waiting import Link
-from ._killing import throw_soon
+from ._killing import throw_next
 from ._threadlocks import LockType, Sentinel
 from .greenlet import Greenlet
 from .local import local as _local  # noqa: F401 - among __implements__
@@ -220,7 +220,7 @@ def interrupt_main(signum: int = signal.SIGINT) -> None:
     ):
         hub: Any = get_hub_if_exists()
         if hub is not None and hub.parent is not None:
-            throw_soon(hub.parent, KeyboardInterrupt)
+            throw_next(hub.parent, KeyboardInterrupt)
             return
     _native_interrupt_main(signum)
 

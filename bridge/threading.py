@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 import threading as __threading__
-from _thread import get_ident as _native_get_ident
 from collections.abc import Callable
 from threading import Thread, Timer
 from types import ModuleType
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import GreenletExit, getcurrent
 
 from ._core.hub import get_hub_if_exists
-from ._killing import throw_soon
+from ._killing import throw_next
 from ._threadlocks import LockType, Sentinel
 from ._threadlocks import RLock as _CRLock
 from .greenlet import Greenlet
@@ -28,6 +27,7 @@ from .local import local
 from .lock import RLock
 from .thread import (
     _make_thread_handle,
+    _native_get_ident,
     _set_sentinel,
     _shutdown,
     _start,
@@ -161,7 +161,7 @@ def _interrupt_main(exception: BaseException) -> None:
         and getcurrent() is not hub.parent
         and _native_get_ident() == __threading__.main_thread().ident
     ):
-        throw_soon(hub.parent, exception.with_traceback(None))
+        throw_next(hub.parent, exception.with_traceback(None))
 
 
 def main_native_thread() -> Thread:

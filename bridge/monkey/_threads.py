@@ -36,6 +36,7 @@ from typing import Any
 
 from greenlet import getcurrent
 
+import bridge.threading  # noqa: F401 - its native functions must be native
 from bridge._core.current import MAIN_THREAD_IDENT
 from bridge._core.hub import get_hub_if_exists
 from bridge._threadlocks import HandlerLock, LockType, Sentinel
