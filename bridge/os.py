@@ -25,6 +25,7 @@ from ._core.children import (
     collect,
     collect_any,
     listeners,
+    natively,
     need_statuses,
 )
 from ._core.waiting import Wait
@@ -119,8 +120,9 @@ def close(fd: int) -> None:
 
 # -- child processes ------------------------------------------------------------------------------------
 
-#: Children that are watched for waitpid: the watcher, or when it has ended status and time.
-_watched_children: dict[int, child | tuple[int, float]] = {}
+#: Children that are watched for waitpid: the watcher, or when it has ended status, time, and whether it is no
+#: news any more to a wait for any child.
+_watched_children: dict[int, child | tuple[int, float, bool]] = {}
 #: Statuses are kept for so many seconds at the least, and at the least so many.
 _KEPT_SECONDS = 60
 _KEPT = 1000
@@ -133,22 +135,36 @@ def _on_child(watcher: child, callback: Callable[[child], object] | None) -> Non
         if watcher.stolen:
             del _watched_children[pid]
         else:
-            # to the end: the oldest is the first
-            del _watched_children[pid]
-            _watched_children[pid] = (watcher.rstatus, monotonic())
-            if len(_watched_children) > _KEPT:
-                _reap_children()
+            _keep(pid, watcher.rstatus)
     watcher.close()
     if callback is not None:
         callback(watcher)
 
 
+def _keep(pid: int, status: int) -> None:
+    """Keep the status of a child that has ended and been reaped, for `waitpid`. From any thread."""
+    # to the end: the oldest is the first
+    _watched_children.pop(pid, None)
+    _watched_children[pid] = (status, monotonic(), False)
+    if len(_watched_children) > _KEPT:
+        _reap_children()
+
+
+def _no_news(pid: int) -> None:
+    """Somebody has been given the kept status of a child: no wait for *any* child shall find it again."""
+    entry = _watched_children.get(pid)
+    if isinstance(entry, tuple):
+        _watched_children[pid] = (entry[0], entry[1], True)
+
+
 def _reap_children(timeout: float = _KEPT_SECONDS) -> None:
     """Forget the statuses of children that ended more than *timeout* seconds ago."""
     oldest = monotonic() - timeout
-    for pid, entry in list(_watched_children.items()):
-        if isinstance(entry, tuple) and entry[1] <= oldest:
-            del _watched_children[pid]
+    for pid, entry in _watched_children.copy().items():
+        if isinstance(entry, tuple):
+            if entry[1] > oldest:
+                break
+            _watched_children.pop(pid, None)
 
 
 def _watch_child(pid: int, callback: Any = None, loop: Loop | None = None, ref: bool = False) -> None:
@@ -163,7 +179,7 @@ def _take_kept(pid: int) -> int | None:
     """The status of a child that has ended and been reaped, or None; it is not kept any longer."""
     entry = _watched_children.get(pid)
     if isinstance(entry, tuple):
-        del _watched_children[pid]
+        _watched_children.pop(pid, None)
         return entry[0]
     if entry is not None and entry.rpid and not entry.stolen:
         del _watched_children[pid]
@@ -172,7 +188,9 @@ def _take_kept(pid: int) -> int | None:
 
 
 def _take_any_kept() -> tuple[int, int] | None:
-    for pid in list(_watched_children):
+    for pid, entry in _watched_children.copy().items():
+        if isinstance(entry, tuple) and entry[2]:
+            continue
         status = _take_kept(pid)
         if status is not None:
             return pid, status
@@ -230,8 +248,11 @@ def _wait_for_some(pid: int, options: int) -> tuple[int, int]:
         taken: list[tuple[int, int]] = []
 
         def listen(pid: int, status: int, wait: Wait = wait, taken: list[tuple[int, int]] = taken) -> None:
-            if pid not in _watched_children:
-                taken.append((pid, status))  # by a child watcher: from nowhere else can we have it
+            entry = _watched_children.get(pid)
+            if entry is None or (isinstance(entry, tuple) and not entry[2] and not wait.woken):
+                # from nowhere else can we have it, or somebody else might take it before we run
+                _no_news(pid)
+                taken.append((pid, status))
             wait.wake()
 
         if pid == -1:
@@ -315,6 +336,8 @@ if _WATCH:
         no such child. A wait for any child (-1) or a process group looks about twenty times a second for
         those that were not forked by this module; the others end it at once.
         """
+        if natively.now and pid > 0 and not options:
+            return _waitpid(pid, options)  # of a child that is about to end, as it could not run its program
         if pid > 0 and not options & ~_os.WNOHANG:
             return _wait_for_one(pid, not options)
         return _wait_for_some(pid, options)
@@ -356,6 +379,8 @@ if _WATCH:
 
         def posix_spawn(*args: Any, **kwargs: Any) -> int:
             """``os.posix_spawn``, and the child is watched as by :func:`fork_and_watch`; returns its pid."""
+            if natively.now:
+                return _raw_posix_spawn(*args, **kwargs)
             need_statuses()
             pid = _raw_posix_spawn(*args, **kwargs)
             _watch_child(pid)
@@ -367,6 +392,8 @@ if _WATCH:
 
         def posix_spawnp(*args: Any, **kwargs: Any) -> int:
             """``os.posix_spawnp``, and the child is watched as by :func:`fork_and_watch`; returns its pid."""
+            if natively.now:
+                return _raw_posix_spawnp(*args, **kwargs)
             need_statuses()
             pid = _raw_posix_spawnp(*args, **kwargs)
             _watch_child(pid)

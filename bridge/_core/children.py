@@ -17,13 +17,16 @@ then every 50 ms.
 and those who wait are told None.
 
 *Fork.* The children of the parent are not those of the child: there all watches end silently.
+
+*A loop that was closed* with watches in it leaves them and their pidfds behind, and nobody says so. The table
+is swept of them whenever it has grown to twice what the last sweep left.
 """
 
 from __future__ import annotations
 
 import os
 import signal as _signal
-from _thread import RLock, get_ident
+from _thread import RLock, _local, get_ident
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -42,6 +45,8 @@ __all__ = [
     "collect",
     "collect_any",
     "listeners",
+    "lock",
+    "natively",
     "need_statuses",
 ]
 
@@ -60,9 +65,20 @@ _SIGCHLD = getattr(_signal, "SIGCHLD", None)
 _watches: dict[int, list[ChildWatch]] = {}
 #: Called with pid and status of each child that has ended, after its watches were told; in any thread.
 listeners: list[Callable[[int, int], object]] = []
-#: Between a status taken and its watches told nobody else may conclude that it was stolen. Reentrant, since
-#: a signal handler may call waitpid.
-_lock = RLock()
+#: Between a status taken and all told nobody else may conclude that it was stolen; who holds it knows that
+#: no child of his is reaped meanwhile. Reentrant, since a signal handler may call waitpid.
+lock = RLock()
+
+
+class _Natively(_local):
+    now = False
+
+
+#: ``natively.now`` is true in a thread in which the standard library starts a child. It is to get the
+#: system's ``waitpid`` and ``posix_spawn`` then, whether or not those of ``os`` have been replaced.
+natively = _Natively()
+#: When there are so many pids in the table, those of closed loops are sought.
+_sweep_at = 64
 
 
 class ChildWatch:
@@ -89,6 +105,8 @@ class ChildWatch:
     def start(self) -> None:
         """Begin to watch. In the loop's thread."""
         _register_at_fork()
+        if len(_watches) >= _sweep_at:
+            _sweep()
         self.started = True
         _watches.setdefault(self.pid, []).append(self)
         if _pidfd_open is not None:
@@ -106,13 +124,7 @@ class ChildWatch:
 
     def stop(self) -> None:
         """Cease to watch; may be repeated. In the loop's thread."""
-        if self.started:
-            self.started = False
-            there = _watches.get(self.pid, [])
-            if self in there:
-                there.remove(self)
-                if not there:
-                    _watches.pop(self.pid, None)
+        self._leave_table()
         if self._timer is not None:
             self.loop.cancel(self._timer)
             self._timer = None
@@ -123,6 +135,23 @@ class ChildWatch:
             poller.forget(self._pidfd)
             os.close(self._pidfd)
             self._interest = self._pidfd = None
+
+    def _leave_table(self) -> None:
+        if self.started:
+            self.started = False
+            there = _watches.get(self.pid, [])
+            if self in there:
+                there.remove(self)
+                if not there:
+                    _watches.pop(self.pid, None)
+
+    def _abandon(self) -> None:
+        """:meth:`stop` where the loop is closed: its poller is of no use any more."""
+        self._leave_table()
+        self._timer = self._interest = None
+        pidfd, self._pidfd = self._pidfd, None
+        if pidfd is not None:
+            os.close(pidfd)
 
     def _look_later(self) -> None:
         self._timer = self.loop.call_at(monotonic() + self._delay, ChildWatch._look, self, self.ref)
@@ -162,7 +191,7 @@ def collect(pid: int) -> int | None:
     blocks.
     """
     assert _waitpid is not None
-    with _lock:
+    with lock:
         try:
             found, status = _waitpid(pid, os.WNOHANG)
         except ChildProcessError:
@@ -177,7 +206,7 @@ def collect(pid: int) -> int | None:
 def collect_any(pid: int, options: int) -> tuple[int, int]:
     """``os.waitpid(pid, options | WNOHANG)`` that lets the watches know; never blocks."""
     assert _waitpid is not None
-    with _lock:
+    with lock:
         found, status = _waitpid(pid, options | os.WNOHANG)
         if found and (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
             _tell(found, status)
@@ -187,13 +216,25 @@ def collect_any(pid: int, options: int) -> tuple[int, int]:
 def _tell(pid: int, status: int | None) -> None:
     thread = get_ident()
     for watch in _watches.pop(pid, ()):
-        if watch.loop.thread_ident == thread:
+        if watch.loop.aio.is_closed():
+            watch._abandon()
+        elif watch.loop.thread_ident == thread:
             watch._told(status)
         else:
             watch.loop.append_threadsafe(Callback(watch._told, (status,)))
     if status is not None:
         for listener in tuple(listeners):
             listener(pid, status)
+
+
+def _sweep() -> None:
+    """Forget the watches of closed loops."""
+    global _sweep_at
+    for there in list(_watches.values()):
+        for watch in list(there):
+            if watch.loop.aio.is_closed():
+                watch._abandon()
+    _sweep_at = max(64, 2 * len(_watches))
 
 
 def need_statuses() -> None:
@@ -221,8 +262,7 @@ def _register_at_fork() -> None:
 
 
 def _forget_all() -> None:
-    global _lock
-    _lock = RLock()
+    lock._at_fork_reinit()  # type: ignore[attr-defined]
     watches = [watch for there in _watches.values() for watch in there]
     _watches.clear()
     for watch in watches:

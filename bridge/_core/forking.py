@@ -14,6 +14,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
+from .children import natively
 from .current import hub_local
 from .hub import Hub
 
@@ -76,6 +77,13 @@ def _root(g: greenlet) -> greenlet:
     return g
 
 
+def _after_fork() -> None:
+    # A child that subprocess makes calls preexec_fn and is another program then. The parent's thread stands
+    # still meanwhile, and a new loop and the search for greenlets would take it 10 to 500 ms.
+    if not natively.now:
+        reinit()
+
+
 if hasattr(os, "register_at_fork"):
     # At once, whoever forked: a plain os.fork() too must not use the parent's loop by accident.
-    os.register_at_fork(after_in_child=reinit)
+    os.register_at_fork(after_in_child=_after_fork)
