@@ -124,6 +124,7 @@ class WSGIHandler(Receiving, Answering):
         self.client_address = address
         self.server = server
         self._parser = HeadParser()
+        self._short_head = min(4096, server.max_header_size, server.max_request_line)
         kind = type(self)
         if rfile is None:
             self.rfile = RequestReader(sock)
@@ -149,13 +150,16 @@ class WSGIHandler(Receiving, Answering):
                 if result is not None:
                     self._answer_error(*result)
                 break
-        finally:
-            self._close()
+        except BaseException:
+            # killed: whoever did it waits for the end
+            self._close(linger=False)
+            raise
+        self._close()
 
     def _answer_error(self, status: Any, body: bytes) -> None:
         """Send ``body``, a whole answer, and close."""
         self.status = self._orig_status = str(status)
-        self._lingering = True
+        self._lingering = self._orig_status != "408"
         try:
             self.socket.sendall(body)
         except OSError:
@@ -164,16 +168,17 @@ class WSGIHandler(Receiving, Answering):
             self.time_finish = time.time()
         self.log_request()
 
-    def _close(self) -> None:
+    def _close(self, linger: bool = True) -> None:
         sock, self.socket = self.socket, None
         rfile, self.rfile = self.rfile, _CLOSED
         # what the application has kept of the request shall not keep the connection
         self.environ = self.result = self.wsgi_input = self.application = None
         self._request = self._message = self._socket_error = None
         try:
-            if sock is not None:
-                if self._lingering or (type(rfile) is RequestReader and rfile.available):
-                    self._linger(sock)
+            if self._lingering is None and type(rfile) is RequestReader and rfile.available:
+                self._lingering = True
+            if self._lingering and linger and sock is not None:
+                self._linger(sock)
         finally:
             if sock is not None:
                 sock.close()
@@ -267,7 +272,6 @@ class WSGIHandler(Receiving, Answering):
             self._finish_request()
         except _InvalidClientInput as e:
             self.log_error("Invalid request (from %s): %s", self.client_address, e)
-            self._lingering = True
             self._send_error_response_if_possible(e.status)
         except OSError as e:
             if e.errno in self.ignored_socket_errors and (e is self._socket_error or self.headers_sent):
@@ -280,7 +284,7 @@ class WSGIHandler(Receiving, Answering):
             if self._saved_timeout is not None:
                 self._unlimit_body()
             if self.close_connection and self.wsgi_input is not None and self.wsgi_input._unread:
-                self._lingering = True
+                self._lingering = self.code != 408
             self.time_finish = time.time()
             self.log_request()
 
@@ -308,8 +312,6 @@ class WSGIHandler(Receiving, Answering):
                 rfile = self.rfile
                 if type(rfile) is not RequestReader or rfile.closed or rfile.position != self._position:
                     self.close_connection = True
-        elif self.environ.get("wsgi.input_terminated") is False:
-            self.close_connection = True
         elif not self.close_connection:
             try:
                 body._discard()

@@ -7,7 +7,6 @@ from time import monotonic
 from typing import Any
 from urllib.parse import unquote
 
-from . import _input
 from ._errors import BadRequest
 from ._input import Input
 from ._message import headers_factory
@@ -32,7 +31,7 @@ class Receiving(HandlerState):
             return None  # nothing has been asked, so nothing is answered
         head = reader.take_head()
         try:
-            if head is not None and len(head) <= 4096 and head[0] != 13:
+            if head is not None and len(head) <= self._short_head and head[0] != 13:
                 return self._parser.parse(head, server.max_header_fields)
             if head is not None:
                 reader.give_back(len(head))
@@ -50,7 +49,7 @@ class Receiving(HandlerState):
         server = self.server
         seconds = server.header_timeout
         deadline = None if seconds is None else monotonic() + seconds
-        longest = _input.MAX_REQUEST_LINE
+        longest = server.max_request_line
         empty = 0
         while True:
             # empty lines before the request are to be forgiven (RFC 9112, 2.2)
@@ -83,8 +82,8 @@ class Receiving(HandlerState):
 
         Returns it with its end, nothing at the end of the connection.
         """
-        line: bytes = self.rfile.readline(_input.MAX_REQUEST_LINE + 2)
-        if len(line) > _input.MAX_REQUEST_LINE and not line.endswith(b"\r\n"):
+        line: bytes = self.rfile.readline(self.server.max_request_line + 2)
+        if len(line) > self.server.max_request_line and not line.endswith(b"\r\n"):
             self.requestline = line[:200].decode("latin-1") + "..."
             raise BadRequest("the request line is too long", 414)
         return line.decode("latin-1")
@@ -168,16 +167,17 @@ class Receiving(HandlerState):
             self.socket if expects and fields["HTTP_EXPECT"].lower() == "100-continue" else None,
             request.chunked,
         )
+        env["wsgi.input"] = body
+        # the application may read to the end, whether it knows the length or not
+        env["wsgi.input_terminated"] = True
         if request.content_length or request.chunked:
             self._limit_body(request, body)
-        if ("HTTP_UPGRADE" in fields or "HTTP_CONNECTION" in fields) and self._connection_upgrade_requested():
+        elif (
+            "HTTP_UPGRADE" in fields or "HTTP_CONNECTION" in fields
+        ) and self._connection_upgrade_requested():
             # who upgrades reads what comes after the head
             env["wsgi.input"] = self.rfile
             env["wsgi.input_terminated"] = False
-        else:
-            env["wsgi.input"] = body
-            # the application may read to the end, whether it knows the length or not
-            env["wsgi.input_terminated"] = True
         return env
 
     def _limit_body(self, request: Request, body: Input) -> None:
@@ -206,6 +206,8 @@ class Receiving(HandlerState):
         if self._request is None or self.request_version == "HTTP/1.0":
             return False
         fields = self._request.fields
-        if fields.get("HTTP_UPGRADE", "").lower() == "websocket":
-            return True
-        return any(o.strip(" \t") == "upgrade" for o in fields.get("HTTP_CONNECTION", "").lower().split(","))
+        # Not if it is one option among others: that is an offer of HTTP/2 (curl), which nobody here accepts.
+        return (
+            fields.get("HTTP_UPGRADE", "").lower() == "websocket"
+            or fields.get("HTTP_CONNECTION", "").lower() == "upgrade"
+        )

@@ -146,6 +146,9 @@ class HeadParser:
             request.method, request.target, request.version = line.split(" ")
         except ValueError:
             raise BadRequest(f"Invalid request line: {line!r}") from None
+        if not request.method.isalpha():
+            # one with a hyphen; or a line feed before it, which the parser does not mind
+            self._request_line(line.encode("latin-1"))
         request.fields = fields
         self._frame(request)
         return request
@@ -254,7 +257,7 @@ class HeadParser:
                 options = [o.strip(" \t") for o in connection.split(",")]
                 request.close = "close" in options or (version == "HTTP/1.0" and "keep-alive" not in options)
         target = request.target
-        if target[0] != "/":
+        if target[0] != "/" or request.method == "CONNECT":
             _check_target(request)
 
 

@@ -13,6 +13,7 @@ from .._names import getfqdn
 from ..server import StreamServer
 from ._environ import WSGISecureEnviron
 from ._handler import WSGIHandler
+from ._input import MAX_REQUEST_LINE
 from ._logs import log_to
 from ._response import FileWrapper
 
@@ -53,6 +54,8 @@ class WSGIServer(StreamServer):
     #: The application.
     application: Any = None
 
+    #: Bytes that a request line may have; a longer one is answered with 414.
+    max_request_line: int = MAX_REQUEST_LINE
     #: Bytes that all header fields of a request may have together; more is answered with 431.
     max_header_size: int = 65536
     #: How many header fields a request may have; more is answered with 431.

@@ -76,13 +76,16 @@ class HandlerState:
     _whole: int | None = None
     #: the error of our own use of the socket
     _socket_error: BaseException | None = None
-    #: whether the client may be sending something that will not be read
-    _lingering = False
+    #: whether the client may be sending something that will not be read; None if nobody has thought of it.
+    #: False for slow ones: they have had their time
+    _lingering: bool | None = None
     _position = 0
     _saved_timeout: Any = None
     #: whether this class reads requests as this module does
     _plain = False
     _parser: HeadParser
+    #: heads up to this size keep to all limits
+    _short_head: int
 
     if TYPE_CHECKING:
 
