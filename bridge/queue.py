@@ -39,6 +39,10 @@ else:
         """Raised by put() and get() of a queue that was shut down."""
 
 
+__implements__ = ["Queue", "PriorityQueue", "LifoQueue", "SimpleQueue"]
+__imports__ = ["Empty", "Full"]
+__extensions__ = ["JoinableQueue", "Channel", "UnboundQueue"]
+(__imports__ if sys.version_info >= (3, 13) else __extensions__).append("ShutDown")
 __all__ = [
     "Channel",
     "Empty",

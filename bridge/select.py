@@ -14,6 +14,7 @@ import selectors as __selectors__
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ._core.current import get_hub_if_exists
 from ._fdwait import (
     ERR,
     HUP,
@@ -65,8 +66,14 @@ def select(
     """
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout must be non-negative, not {timeout!r}")
-    rlist, wlist, xlist = list(rlist), list(wlist), list(xlist)
-    let_others_run(timeout != 0)
+    # The caller's own lists are what is looked at; only what can be looked at but once is copied.
+    rlist, wlist, xlist = (
+        fds if isinstance(fds, (list, tuple)) else list(fds) for fds in (rlist, wlist, xlist)
+    )
+    if get_hub_if_exists() is not None:
+        # Where there is none yet, there are no others; and a new hub opens files, which may take the very
+        # numbers that are asked for and are not open.
+        let_others_run(timeout != 0)
 
     def probe() -> tuple[list[Any], list[Any], list[Any]] | None:
         try:
@@ -84,7 +91,7 @@ def select(
     return found if found is not None else ([], [], [])
 
 
-def _masks_of(rlist: list[Any], wlist: list[Any], xlist: list[Any]) -> dict[int, int]:
+def _masks_of(rlist: Iterable[Any], wlist: Iterable[Any], xlist: Iterable[Any]) -> dict[int, int]:
     """What to wait for, as bits of poll() by fd."""
     masks = dict.fromkeys([fd if type(fd) is int else get_fileno(fd) for fd in rlist], IN)
     for bit, fds in ((OUT, wlist), (PRI, xlist)):
@@ -101,7 +108,7 @@ _ANSWERS = {IN: IN | HUP | ERR, OUT: OUT | ERR, PRI: PRI}
 
 
 def _select_by_poll(
-    rlist: list[Any], wlist: list[Any], xlist: list[Any], masks: dict[int, int]
+    rlist: Iterable[Any], wlist: Iterable[Any], xlist: Iterable[Any], masks: dict[int, int]
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """What the real select() would find now, if it took all fds."""
     probe = _new_poll()
