@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 
 from . import _originals
@@ -121,8 +120,6 @@ def patch_ssl(_warnings: list[str] | None = None, _first_time: bool = True) -> N
         text = _late_for_ssl()
         if text:
             texts.append(text)
-    if importlib.util.find_spec("bridge.ssl") is None:
-        return  # not there yet
     patch_twin("ssl", _warnings=texts)
     if _warnings is None:
         process_warnings(texts)
