@@ -69,7 +69,7 @@ def beside() -> Hub | None:
     Raises BlockingSwitchOutError in a callback of the hub, where nothing may block.
     """
     hub = hub_local.hub
-    if hub is None or hub.loop is None:
+    if hub is None or hub.loop is None or hub._closing or hub.dead:
         return None
     loop = hub.loop
     if loop.get_running() is not None or not (loop.owned or loop.draining) or loop.aio.is_closed():
@@ -299,11 +299,11 @@ def _run_until_complete_beside(self: Any, future: Any) -> Any:
 
 
 def _runs_already(aio: Any) -> bool:
-    """True if ``aio`` runs below the current greenlet or portal: to wait for something is enough there."""
+    """True if ``aio`` is the loop of the greenlet's hub, or the portal's: to wait is enough there."""
     if in_portal():
         return asyncio._get_running_loop() is aio
     hub = beside()
-    return hub is not None and hub.loop.aio is aio and bool(aio.is_running())
+    return hub is not None and hub.loop.aio is aio and (hub.loop.owned or bool(aio.is_running()))
 
 
 def _install_uvloop() -> None:
