@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -25,6 +26,7 @@ class View(Front):
     def __init__(self, real: ModuleType) -> None:
         super().__init__(real)
         own = vars(self)
+        own["__builtins__"] = builtins  # which C code looks for in the globals of a function
         for name, value in vars(real).items():
             if not name.startswith("__") or name == "__all__":
                 own[name] = copy_function(value, own) if _is_function_of(value, real) else value
