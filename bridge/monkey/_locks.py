@@ -27,6 +27,8 @@ from typing import Any
 
 from bridge._threadlocks import LockType, RLock
 
+from ._state import saved
+
 __all__ = ["replace_locks"]
 
 _replacement: dict[type, Callable[[], Any]] = {type(_native_lock()): LockType, _NativeRLock: RLock}
@@ -210,6 +212,8 @@ def _keeps(owner: Any) -> bool:
     """Whether it is one of those whose locks stay."""
     if isinstance(owner, logging.Handler):
         return True  # see _threads
+    if any(owner is originals for originals in saved.values()):
+        return True
     if isinstance(owner, ModuleType):
         # views of modules, for asyncio, are of a class of ours
         name = owner.__name__ if type(owner) is ModuleType else type(owner).__module__
