@@ -19,7 +19,15 @@ from typing import IO, TYPE_CHECKING, Any
 from ._core.edges import READ, WRITE, Channel
 from ._core.errors import BlockingSwitchOutError
 from ._names import resolve_address
-from ._sockwait import WaitingSocket, _family, _proto, _type, cancel_wait_ex, left_until
+from ._sockwait import (
+    UNLESS_ALONE,
+    WaitingSocket,
+    _family,
+    _proto,
+    _type,
+    cancel_wait_ex,
+    left_until,
+)
 from .hub import get_hub, sleep
 
 if TYPE_CHECKING:
@@ -265,7 +273,7 @@ class socket(WaitingSocket):
             if channel.drained and not flags:  # see bridge._core.edges
                 if self._timeout is None:
                     try:
-                        self._wait_edge(READ, None)
+                        self._wait_edge(READ, None, UNLESS_ALONE)
                     except BlockingSwitchOutError:
                         pass  # where nothing may block, the attempt decides whether that was needed
                 elif self._timeout:
@@ -296,7 +304,7 @@ class socket(WaitingSocket):
             if channel.drained and not flags:  # see bridge._core.edges
                 if self._timeout is None:
                     try:
-                        self._wait_edge(READ, None)
+                        self._wait_edge(READ, None, UNLESS_ALONE)
                     except BlockingSwitchOutError:
                         pass  # where nothing may block, the attempt decides whether that was needed
                 elif self._timeout:

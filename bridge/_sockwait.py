@@ -34,7 +34,7 @@ from ._core.errors import BlockingSwitchOutError, ConcurrentObjectUseError
 from ._core.poller import Interest
 from ._core.waiting import Wait
 
-__all__ = ["READ", "WRITE", "WaitingSocket", "cancel_wait_ex", "left_until"]
+__all__ = ["READ", "UNLESS_ALONE", "WRITE", "WaitingSocket", "cancel_wait_ex", "left_until"]
 
 # Taken now: monkey patching replaces it.
 _Socket = __socket__.socket
@@ -49,6 +49,13 @@ _AF_INET6 = int(getattr(__socket__, "AF_INET6", -1))
 _SOCK_STREAM = int(__socket__.SOCK_STREAM)
 #: What says TCP; some of its relatives (MPTCP, SCTP) keep other rules.
 _TCP = (0, int(getattr(_socket, "IPPROTO_TCP", 6)))
+
+
+#: How to wait for an edge. There was no attempt before: the kernel is to look now, too.
+ANEW = 1
+#: Not at all if nobody else is ready to run: then an attempt is the quickest way to find out whether a fast
+#: peer has answered. As for any other hand-over, only so many times until the hub has looked at the clock.
+UNLESS_ALONE = 2
 
 
 class cancel_wait_ex(OSError):
@@ -76,19 +83,21 @@ class WaitingSocket(_Socket):
     _timeout: float | None
     _channel: Channel
 
-    def _wait_edge(self, events: int, timeout: float | None, anew: bool = False) -> None:
-        """Wait until the socket becomes ready for READ or for WRITE, for which the last attempt found it not
-        ready.
+    def _wait_edge(self, events: int, timeout: float | None, how: int = 0) -> None:
+        """Wait until the socket becomes ready for READ or for WRITE, which it was not at the last attempt.
 
         :param timeout: seconds; None waits for ever.
-        :param anew: there was no such attempt: the kernel is to look now, too.
+        :param how: 0, or ANEW or UNLESS_ALONE, which see.
 
         TimeoutError when the time is over, :class:`cancel_wait_ex` if the socket is closed meanwhile,
         ConcurrentObjectUseError if another greenlet waits for the same. Blocks the greenlet.
         """
         wait = Wait()
+        engine = wait.engine
+        if how == UNLESS_ALONE and not engine.ready and engine.turns > 0:
+            engine.turns -= 1
+            return
         channel = self._channel
-        engine = hub_local.hub.loop  # type: ignore[union-attr] # the Wait has seen to that
         if events == READ:
             if channel.reader is not None and not channel.reader.abandoned():
                 raise self._busy("read from")
@@ -98,8 +107,8 @@ class WaitingSocket(_Socket):
                 raise self._busy("write to")
             channel.writer = wait
         try:
-            if anew or channel.home is not engine.edges or events & ~channel.mask:
-                woken = self._enrol(engine, events, wait, timeout)
+            if how == ANEW or channel.home is not engine.edges or events & ~channel.mask:
+                woken = self._enrol(events, wait, timeout, how == ANEW)
             else:
                 woken = wait.block(timeout)
         except BaseException:
@@ -122,14 +131,17 @@ class WaitingSocket(_Socket):
 
         Errors as for :meth:`_wait_edge`.
         """
-        self._wait_edge(events, timeout, True)
+        self._wait_edge(events, timeout, ANEW)
 
-    def _enrol(self, engine: Any, events: int, wait: Wait, timeout: float | None) -> bool:
-        """Register with ``engine``, and have ``wait`` block."""
+    def _enrol(self, events: int, wait: Wait, timeout: float | None, anew: bool) -> bool:
+        """Register with the loop of this thread, unless it is done, and have ``wait`` block."""
         channel = self._channel
+        engine = hub_local.hub.loop  # type: ignore[union-attr] # not the wait's, which may be a portal
         edges = engine.edges
         if edges is None:
             edges = engine.get_poller().get_edges()
+        elif channel.home is edges and not events & ~channel.mask and not anew:
+            return wait.block(timeout)
         fd = _c_fileno(self)
         if edges is not None:
             at_home = channel.home is edges
@@ -158,11 +170,11 @@ class WaitingSocket(_Socket):
     def _wait_first(self, deadline: float | None) -> float | None:
         """Wait for something to read before an attempt, as the last one took it all; as `_wait_until`."""
         try:
-            return self._wait_until(deadline, READ)
+            return self._wait_until(deadline, READ, UNLESS_ALONE)
         except BlockingSwitchOutError:
             return deadline  # where nothing may block, the attempt decides whether that was needed
 
-    def _wait_until(self, deadline: float | None, events: int) -> float | None:
+    def _wait_until(self, deadline: float | None, events: int, how: int = 0) -> float | None:
         """An attempt has failed with EAGAIN: wait; returns when the time is over.
 
         :param deadline: what the last wait for the same operation has returned; None if this is the first.
@@ -172,7 +184,7 @@ class WaitingSocket(_Socket):
             timeout = left_until(deadline)
         elif timeout is not None:
             deadline = monotonic() + timeout
-        self._wait_edge(events, timeout)
+        self._wait_edge(events, timeout, how)
         return deadline
 
     def _retry(self, events: int, function: Callable[..., Any], *args: Any) -> Any:

@@ -57,6 +57,8 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
     armed = True
     #: No handing over from here: a wait goes straight to :meth:`park`.
     turns = 0
+    #: Sockets are registered with the engine of the thread.
+    edges = None
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
         self.coroutine = coroutine

@@ -122,7 +122,16 @@ class Channel:
 class Edges:
     """The epoll instance, and which channel is registered under which number."""
 
-    __slots__ = ("__weakref__", "_engine", "_found", "_generation", "_last", "channels", "epoll", "thread_ident")
+    __slots__ = (
+        "__weakref__",
+        "_engine",
+        "_found",
+        "_generation",
+        "_last",
+        "channels",
+        "epoll",
+        "thread_ident",
+    )
 
     def __init__(self, engine: Engine) -> None:
         self.epoll = select_epoll()
@@ -232,9 +241,8 @@ class Edges:
             engine.arm()
 
     def look_again(self, engine: Engine) -> bool:
-        """Look, unless it is not worth while, as little was found the last time; true if there is work now."""
-        if self._found > 1:
-            self.look(engine)
+        """Look; true if there is work now."""
+        self.look(engine)
         return bool(engine.ready)
 
     def waiting(self) -> bool:

@@ -552,7 +552,7 @@ class Engine:
 
     def is_alive(self) -> bool:
         """True if something, here or outside, may still make a greenlet ready."""
-        if self.refs > 0 or self.ready:
+        if self.refs > 0 or self.ready or (self.edges is not None and self.edges.waiting()):
             return True
         for timer in self.heap:
             if timer[2] is not None and timer[4]:
