@@ -265,8 +265,6 @@ class WSGIHandler(Receiving, Answering):
         self._length = self._whole = None
         self._written = 0
         self._head_only = self.command == "HEAD"
-        rfile = self.rfile
-        self._position = rfile.position if type(rfile) is RequestReader else 0
         try:
             self.run_application()
             self._finish_request()

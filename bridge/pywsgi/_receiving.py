@@ -145,7 +145,7 @@ class Receiving(HandlerState):
         assert request is not None, "get_environ() is called before a request has been read"
         env = self.server.get_environ()
         fields = request.fields
-        env.update(fields)
+        env.update(fields)  # (a copy: requests are shared)
         # a subclass may have set these attributes to something else
         target = str(self.path)
         if target[:1] != "/" and "://" in target and self.command != "CONNECT":
@@ -176,8 +176,9 @@ class Receiving(HandlerState):
             "HTTP_UPGRADE" in fields or "HTTP_CONNECTION" in fields
         ) and self._connection_upgrade_requested():
             # who upgrades reads what comes after the head
-            env["wsgi.input"] = self.rfile
+            env["wsgi.input"] = rfile = self.rfile
             env["wsgi.input_terminated"] = False
+            self._position = rfile.position if type(rfile) is RequestReader else 0
         return env
 
     def _limit_body(self, request: Request, body: Input) -> None:

@@ -78,7 +78,7 @@ for _name in (
 
 
 class Request:
-    """What is in a head."""
+    """What is in a head. Not changed once it is made: a connection that asks the same again gets it again."""
 
     __slots__ = (
         "chunked",
@@ -111,15 +111,19 @@ class Request:
 class HeadParser:
     """Parses the heads of one connection."""
 
-    __slots__ = ("_raw", "on_header")
+    __slots__ = ("_last", "_raw", "on_header")
 
     def __init__(self) -> None:
+        self._last: Request | None = None
         self._raw: dict[bytes, bytes] = {}
         # httptools looks for the callbacks that its argument has: this is the only one
         self.on_header = self._raw.__setitem__
 
     def parse(self, head: bytes, most_fields: int) -> Request:
         """``head`` is a whole one; BadRequest if it is not one of a request that can be served."""
+        last = self._last
+        if last is not None and last.head == head:
+            return last  # of a client that asks the same again and again
         raw = self._raw
         raw.clear()
         count = head.count(b"\r\n") - 2
@@ -151,6 +155,8 @@ class HeadParser:
             self._request_line(line.encode("latin-1"))
         request.fields = fields
         self._frame(request)
+        if len(head) < 2000:
+            self._last = request
         return request
 
     def check_part(self, part: bytes) -> None:

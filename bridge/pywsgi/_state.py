@@ -79,6 +79,7 @@ class HandlerState:
     #: whether the client may be sending something that will not be read; None if nobody has thought of it.
     #: False for slow ones: they have had their time
     _lingering: bool | None = None
+    #: up to where the connection had been read when a request that may be upgraded began
     _position = 0
     _saved_timeout: Any = None
     #: whether this class reads requests as this module does
