@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Itera
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from ._aio.awaiting import await_
 from .greenlet import Greenlet
@@ -51,38 +51,74 @@ def sync_to_async(func: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 def async_to_sync(func: Callable[P, Awaitable[T]]) -> Callable[P, T]:
     """Make a blocking function of an async one, for greenlets: a call waits with ``await_``.
 
-    TypeError if ``func`` can't be called.
+    ``func`` may also be a plain function that returns an awaitable; it is called where a loop is running.
+    TypeError if it can't be called.
     """
     if not callable(func):
         raise TypeError(
             f"async_to_sync() takes a function, not {func!r}; to await an object write await_({func!r})"
         )
 
+    asynchronous = inspect.iscoroutinefunction(func)
+
     @functools.wraps(func)
     def in_coroutine(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await_(func(*args, **kwargs))
+        return await_(func(*args, **kwargs) if asynchronous else _call(func, *args, **kwargs))
 
     return in_coroutine
+
+
+async def _call(func: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await func(*args, **kwargs)
 
 
 class async_context(AbstractContextManager[T]):
     """``with async_context(acm) as x:`` in a greenlet, for what would be ``async with acm as x:``.
 
+    Many managers want a running loop when they are made. Those are given as a function and its arguments:
+    ``with async_context(aiohttp.ClientSession, timeout=limit) as session:``
+
     Entering and leaving block the greenlet. TypeError if it is no async context manager.
     """
 
-    def __init__(self, manager: AbstractAsyncContextManager[T]) -> None:
-        if not hasattr(type(manager), "__aenter__") or not hasattr(type(manager), "__aexit__"):
+    @overload
+    def __init__(self, manager: AbstractAsyncContextManager[T]) -> None: ...
+    @overload
+    def __init__(
+        self, manager: Callable[P, AbstractAsyncContextManager[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> None: ...
+    def __init__(self, manager: Any, *args: Any, **kwargs: Any) -> None:
+        if not _is_manager(manager) and not callable(manager):
             raise TypeError(f"async_context() takes an async context manager, not {manager!r}")
+        if (args or kwargs) and _is_manager(manager):
+            raise TypeError(
+                f"async_context({manager!r}, ...): arguments are for a function that makes a manager"
+            )
         self.manager = manager
+        self._args = args
+        self._kwargs = kwargs
 
     def __enter__(self) -> T:
-        return await_(self.manager.__aenter__())
+        return await_(self._enter())  # type: ignore[no-any-return]
+
+    async def _enter(self) -> Any:
+        if not _is_manager(self.manager):
+            made = self.manager(*self._args, **self._kwargs)
+            if not _is_manager(made):
+                if inspect.iscoroutine(made):
+                    made.close()
+                raise TypeError(f"async_context(): {self.manager!r} made {made!r}, no async context manager")
+            self.manager = made
+        return await self.manager.__aenter__()
 
     def __exit__(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
-        return await_(self.manager.__aexit__(typ, value, tb))
+        return await_(self.manager.__aexit__(typ, value, tb))  # type: ignore[no-any-return]
+
+
+def _is_manager(manager: object) -> bool:
+    return hasattr(type(manager), "__aenter__") and hasattr(type(manager), "__aexit__")
 
 
 def async_iter(iterable: AsyncIterable[T]) -> Iterator[T]:

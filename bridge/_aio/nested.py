@@ -147,6 +147,7 @@ def _run_here(self: Any, coro: Any, *, context: Context | None = None) -> Any:
     else:
         context.run(_started.set, started)
     loop = self._loop
+    _tell_asgiref()
     factory = loop.get_task_factory()
     if not isinstance(factory, _NotingFactory):
         loop.set_task_factory(_NotingFactory(factory))
@@ -196,6 +197,39 @@ async def _clean_up(loop: Any, tasks: list[asyncio.Task[Any]], generators: list[
                 "exception": result,
                 "asyncgen": generator,
             })  # fmt: skip
+
+
+class _PerRunner(dict[Any, Any]):
+    """What asgiref keeps for each running loop: here for each Runner, as several share a loop.
+
+    It is in which thread the functions of ``sync_to_async`` are to run below an ``async_to_sync``. With one
+    entry for all of them the first to end would take away everybody's.
+    """
+
+    @staticmethod
+    def _key(loop: Any) -> Any:
+        started = _started.get()
+        return loop if started is None else (loop, started)
+
+    def __contains__(self, loop: object) -> bool:
+        return super().__contains__(self._key(loop))
+
+    def __getitem__(self, loop: Any) -> Any:
+        return super().__getitem__(self._key(loop))
+
+    def __setitem__(self, loop: Any, executor: Any) -> None:
+        super().__setitem__(self._key(loop), executor)
+
+    def __delitem__(self, loop: Any) -> None:
+        super().__delitem__(self._key(loop))
+
+
+def _tell_asgiref() -> None:
+    """Done when something runs on a shared loop, as asgiref may be imported at any time."""
+    class_ = getattr(sys.modules.get("asgiref.sync"), "AsyncToSync", None)
+    executors = getattr(class_, "loop_thread_executors", None)
+    if type(executors) is dict:
+        class_.loop_thread_executors = _PerRunner(executors)  # type: ignore[union-attr]
 
 
 @functools.wraps(_asyncio_run)
