@@ -122,6 +122,8 @@ def notify_and_call_entry_points(event: Any) -> None:
     seen: set[str] = set()
     for name in (group, group.replace("gevent.", "bridge.", 1)):
         for entry_point in entry_points(group=name):
+            if entry_point.value.startswith("gevent."):
+                continue  # the original's own, if that is installed too: what it is for is done by us
             if entry_point.value not in seen:
                 seen.add(entry_point.value)
                 entry_point.load()(event)

@@ -142,7 +142,8 @@ def test_entry_points_of_both_names(received: list[Any], monkeypatch: pytest.Mon
     def entry_points(*, group: str) -> list[EntryPoint]:
         asked.append(group)
         own = "gevents" if group.startswith("gevent.") else "bridges"
-        return [EntryPoint(f"{own}:f"), EntryPoint("both:f")]
+        # the last one is what the original gevent has, which may be installed beside
+        return [EntryPoint(f"{own}:f"), EntryPoint("both:f"), EntryPoint("gevent.monkey:f")]
 
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
     event = events.GeventDidPatchModuleEvent("os", None, None)
