@@ -167,7 +167,7 @@ class RLock(_RLock):
 
     __slots__ = ()
 
-    def __init__(self) -> None:
+    def __init__(self, *_: object, **__: object) -> None:  # ignored, as CPython does
         self._block: LockType = LockType()
         self._owner: Any = None
         self._count = 0

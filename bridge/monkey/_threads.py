@@ -26,6 +26,7 @@ before anything is patched, and their handlers go on with native locks that nobo
 from __future__ import annotations
 
 import concurrent.futures.thread
+import gc
 import logging as _logging
 import os
 import threading as _threading
@@ -37,12 +38,13 @@ from typing import Any
 from greenlet import getcurrent
 
 import bridge.threading  # noqa: F401 - its native functions must be native
+from bridge._abandoning import abandon
 from bridge._core.current import MAIN_THREAD_IDENT
 from bridge._core.hub import get_hub_if_exists
 from bridge._threadlocks import HandlerLock, LockType, Sentinel
 from bridge.event import Event as _Event
 from bridge.local import local as _local
-from bridge.thread import _ThreadHandle
+from bridge.thread import ThreadGreenlet, _ThreadHandle
 
 from ._locks import replace_locks
 from ._util import patch_twin
@@ -157,9 +159,16 @@ def _main_handle() -> _ThreadHandle:
 
 def _after_fork() -> None:
     """In a forked child, after threading has made the thread that forked the main one."""
-    handle = getattr(_threading.main_thread(), "_handle", None)
+    survivor = _threading.main_thread()
+    handle = getattr(survivor, "_handle", None)
     if isinstance(handle, _ThreadHandle):
         handle._survive()
+    me = set()
+    current = getcurrent()
+    while current is not None:
+        me.add(current)
+        current = current.parent  # type: ignore[assignment]
+    abandon(g for g in gc.get_objects() if isinstance(g, ThreadGreenlet) and g not in me and not g.dead and g)
 
 
 def _natively(wait: Callable[[], object]) -> None:
