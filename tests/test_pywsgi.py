@@ -18,7 +18,7 @@ from wsgiref.validate import validator
 import pytest
 
 import bridge
-from bridge import socket
+from bridge import socket, ssl
 from bridge.event import Event
 from bridge.pywsgi import FileWrapper, WSGIServer, format_date_time
 from bridge.queue import Queue
@@ -674,6 +674,22 @@ def test_a_body_with_an_offer_to_upgrade_is_a_body() -> None:
             assert client.post("/", b"abc", *offer).answer().body == b"abc"
 
 
+def test_an_application_may_answer_an_upgrade_by_the_socket() -> None:
+    """As simple-websocket does it."""
+
+    def application(environ: Environ, _start_response: StartResponse) -> list[bytes]:
+        sock = environ["wsgi.input"].raw._sock
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        sock.sendall(sock.recv(3).upper())
+        return []
+
+    with serving(application) as server:
+        client = server.connect().get("/", "Connection: Upgrade", "Upgrade: websocket")
+        assert client.head().code == 101
+        assert client.send(b"abc").rest() == b"ABC"
+        assert not server.errors.text
+
+
 def test_an_upgrade_that_is_not_made_is_a_request_like_others() -> None:
     with serving(hello) as server:
         client = server.connect()
@@ -694,6 +710,34 @@ def test_a_connection_ends_if_the_application_has_read_past_the_request() -> Non
         assert client.answer().body == b"hello"
         client.end()
         assert client.closed()
+
+
+# -- TLS ----------------------------------------------------------------------------------------------------
+
+
+def test_tls() -> None:
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(own)
+    theirs = ssl.create_default_context()
+    authority.configure_trust(theirs)
+
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        assert environ["wsgi.url_scheme"] == "https"
+        return echo(environ, start_response)
+
+    big = os.urandom(300_000)
+    with serving(application, ssl_context=own) as server:
+        client = server.connect()
+        client.sock = theirs.wrap_socket(client.sock, server_hostname="localhost")
+        client.file = client.sock.makefile("rb")
+        for body in (b"", b"abc", big):
+            assert client.post("/", body).answer().body == body
+        client.send(CHUNKED + b"3\r\nabc\r\n0\r\n\r\n")
+        assert client.answer().body == b"abc"
+        client.get("/", "Connection: close")
+        assert client.answer().code == 200 and client.closed()
 
 
 # -- with others --------------------------------------------------------------------------------------------

@@ -299,9 +299,10 @@ class WSGIHandler(Receiving, Answering):
                 )
         body = self.wsgi_input
         if not self.headers_sent:
-            # gevent keeps the client waiting
-            self.close_connection = True
-            self.log_error("the application did not call start_response(): %s", self.requestline)
+            self.close_connection = True  # gevent keeps the client waiting
+            if self.environ.get("wsgi.input_terminated") is not False:
+                # (who may use the connection itself need not: simple-websocket answers by the socket)
+                self.log_error("the application did not call start_response(): %s", self.requestline)
         elif self.connection_upgraded:
             self.close_connection = True
         elif body is None or (not body.content_length and not body.chunked_input):
