@@ -460,7 +460,9 @@ def test_eager_tasks_see_the_running_loop(loop: str) -> None:
             return asyncio.get_running_loop()
         bridge.sleep(0)
         loop = bridge.get_hub().aio_loop
-        loop.set_task_factory(asyncio.eager_task_factory)
+        def factory(loop, coro, name=None, context=None, **kwargs):
+            return asyncio.Task(coro, loop=loop, name=name, context=context, eager_start=True)
+        loop.set_task_factory(factory)
         assert bridge.spawn(asyncio.run, main()).get() is loop
         assert bridge.await_(main()) is loop
         """,
