@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket as __socket__
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from .hub import get_hub
@@ -28,6 +29,7 @@ _std_getnameinfo = __socket__.getnameinfo
 
 _AF_INET = int(__socket__.AF_INET)
 _AF_INET6 = int(getattr(__socket__, "AF_INET6", -1))
+_SOCK_STREAM = int(__socket__.SOCK_STREAM)
 
 
 def _look_up(function: Callable[..., Any], *args: Any) -> Any:
@@ -81,7 +83,8 @@ def getfqdn(name: str = "") -> str:
     return str(host)
 
 
-def _is_numeric(family: int, host: Any) -> bool:
+@lru_cache(256)
+def _is_numeric(family: int, host: str | bytes) -> bool:
     """True for an address that nobody has to look up, as far as inet_pton() knows."""
     try:
         __socket__.inet_pton(family, host if isinstance(host, str) else host.decode("ascii"))
@@ -90,18 +93,22 @@ def _is_numeric(family: int, host: Any) -> bool:
     return True
 
 
-def resolve_address(sock: Any, address: Any) -> Any:
-    """``address`` as ``sock`` can take it without looking up a name, which would block the thread."""
-    family = sock.family
+def resolve_address(family: int, address: Any, kind: int = _SOCK_STREAM, flags: int = 0) -> Any:
+    """``address`` as a socket of this ``family`` can take it without looking up a name.
+
+    That would block the thread. Blocks the greenlet if there is a name to look up; gaierror for an unknown one.
+    """
     if family not in (_AF_INET, _AF_INET6) or not isinstance(address, tuple) or len(address) < 2:
         return address
     host = address[0]
-    if not isinstance(host, (str, bytes, bytearray)) or host in ("", b"", "<broadcast>", b"<broadcast>"):
+    if isinstance(host, bytearray):
+        host = bytes(host)
+    if not isinstance(host, (str, bytes)) or host in ("", b"", "<broadcast>", b"<broadcast>"):
         return address
     if _is_numeric(family, host):
         return address
     # without the port: if that is wrong, connect() shall say so
-    found = getaddrinfo(host, None, family, int(__socket__.SOCK_STREAM))[0][4]
+    found = getaddrinfo(host, None, family, kind, 0, flags)[0][4]
     if family == _AF_INET6 and len(address) < 4 and found[3]:
         flow = address[2] if len(address) > 2 else 0
         return (found[0], address[1], flow, found[3])  # the scope that was in the name: fe80::1%eth0

@@ -64,6 +64,9 @@ _IN_PROGRESS = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 _WOULD_BLOCK = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 #: From here on a time limit does not fit into the 64 bits of nanoseconds that the standard library has.
 _TOO_LONG = 2**63 / 1e9
+#: Hosts, in tuples of one, that are addresses, not names; so many at most.
+_numeric: set[tuple[str]] = set()
+_MANY = 4096
 #: The shortest and the longest pause, in seconds, between two attempts where the kernel does not tell when
 #: the next one may succeed.
 _PAUSES = (0.0005, 0.02)
@@ -236,7 +239,7 @@ class socket(WaitingSocket):
         deadline = None if timeout is None else monotonic() + timeout
         if _c_fileno(self) >= 0:
             try:
-                address = resolve_address(self, address)
+                address = self._resolve(address)
             except BlockingSwitchOutError:
                 if timeout != 0:
                     raise
@@ -328,7 +331,8 @@ class socket(WaitingSocket):
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """As :meth:`recv`; returns the bytes and the address of the sender. Blocks the greenlet."""
         try:
-            return _c_recvfrom(self, bufsize, flags)  # type: ignore[no-any-return]
+            # an argument less to parse in C
+            return _c_recvfrom(self, bufsize, flags) if flags else _c_recvfrom(self, bufsize)  # type: ignore[no-any-return]
         except BlockingIOError:
             if self._timeout == 0 or flags & _DONTWAIT:
                 raise
@@ -383,7 +387,7 @@ class socket(WaitingSocket):
                 raise
         deadline = None if limit is None else monotonic() + limit
         while True:
-            self._wait_for(WRITE, left_until(deadline))
+            self._wait_edge(WRITE, left_until(deadline))
             try:
                 return _c_send(self, data, flags)  # type: ignore[no-any-return]
             except BlockingIOError:
@@ -407,17 +411,22 @@ class socket(WaitingSocket):
 
     def _send_rest(self, data: ReadableBuffer, sent: int, size: int, flags: int) -> None:
         timeout = self._timeout
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = None
+        waiting = timeout != 0 and not flags & _DONTWAIT
+        full = not sent
         with _bytes_of(data) as view:
             while True:
-                if timeout != 0 and not flags & _DONTWAIT:
-                    self._wait_for(WRITE, left_until(deadline))
+                if waiting:
+                    # what was sent in part has filled the buffer; a fast reader may have made room since
+                    deadline = self._wait_until(deadline, WRITE, 0 if full else UNLESS_ALONE)
                 try:
                     with view[sent:] as rest:
                         sent += _c_send(self, rest, flags)
+                    full = False
                 except BlockingIOError:
-                    if timeout == 0 or flags & _DONTWAIT:
+                    if not waiting:
                         raise
+                    full = True
                 if sent >= size:
                     return
 
@@ -428,13 +437,25 @@ class socket(WaitingSocket):
         """
         timeout = self._timeout
         if timeout != 0 and args:
-            args = (*args[:-1], resolve_address(self, args[-1]))
+            address = args[-1]
+            if type(address) is not tuple or address[:1] not in _numeric:
+                args = (*args[:-1], self._resolve(address))
         try:
             return _c_sendto(self, data, *args)  # type: ignore[no-any-return]
         except BlockingIOError:
             if timeout == 0 or (len(args) > 1 and args[0] & _DONTWAIT):
                 raise
         return self._retry(WRITE, _c_sendto, data, *args)  # type: ignore[no-any-return]
+
+    def _resolve(self, address: Any) -> Any:
+        """``address`` without a name that would have to be looked up."""
+        resolved = resolve_address(_family(self), address)
+        if resolved is address and type(address) is tuple and _family(self) in (_AF_INET, _AF_INET6):
+            # nobody has to look at it again
+            if len(_numeric) >= _MANY:
+                _numeric.clear()
+            _numeric.add(address[:1])
+        return resolved
 
     if hasattr(_c_socket, "sendmsg"):
 
@@ -447,7 +468,7 @@ class socket(WaitingSocket):
             """
             buffers, ancdata = list(buffers), list(ancdata)  # iterators would be used up by the first attempt
             if address is not None and self._timeout != 0:
-                address = resolve_address(self, address)
+                address = self._resolve(address)
             try:
                 return _c_socket.sendmsg(self, buffers, ancdata, flags, address)  # type: ignore[no-any-return]
             except BlockingIOError:
@@ -502,7 +523,7 @@ class socket(WaitingSocket):
                         raise _GiveupOnSendfile(e) from e
                     raise
                 if sent < 0:
-                    self._wait_for(WRITE, self._timeout)
+                    self._wait_edge(WRITE, self._timeout)
                     continue
                 if not sent:
                     break

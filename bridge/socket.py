@@ -26,7 +26,6 @@ from ._names import (  # noqa: F401
     gethostbyname_ex,
     getnameinfo,
 )
-from ._names import resolve_address as _resolve_addr  # noqa: F401
 from ._sockets import cancel_wait_ex, socket, timeout_default  # noqa: F401
 from .hub import get_hub
 from .timeout import Timeout as _Timeout

@@ -241,8 +241,9 @@ class Edges:
             engine.arm()
 
     def look_again(self, engine: Engine) -> bool:
-        """Look; true if there is work now."""
-        self.look(engine)
+        """Look, unless there was not much to find the last time; true if there is work now."""
+        if self._found > 1:
+            self.look(engine)
         return bool(engine.ready)
 
     def waiting(self) -> bool:
