@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from importlib import import_module
 from types import CoroutineType
 from typing import Any
 
@@ -102,6 +101,10 @@ class StreamServer(BaseServer):
             self.backlog = backlog
 
     def _init_ssl(self, ssl_args: dict[str, Any]) -> None:
+        # TLS is loaded only by who uses it
+        from ._sslcontext import SSLContext, orig_SSLContext
+        from ._sslsocket import SSLSocket
+
         ssl_args.setdefault("server_side", True)
         if "ssl_context" in ssl_args:
             context = ssl_args.pop("ssl_context")
@@ -110,9 +113,15 @@ class StreamServer(BaseServer):
                     f"{type(self).__name__}(ssl_context={context!r}): an SSLContext is expected; leave the "
                     "argument out for a server without TLS"
                 )
-            self.wrap_socket = context.wrap_socket
+            if isinstance(context, orig_SSLContext) and not isinstance(context, SSLContext):
+                # one of the standard library's, whose sockets would block the thread
+                self.wrap_socket = partial(SSLSocket._create, context=context)
+            else:
+                self.wrap_socket = context.wrap_socket
         else:
-            self.wrap_socket = import_module(f"{__package__}.ssl").wrap_socket
+            from .ssl import wrap_socket
+
+            self.wrap_socket = wrap_socket
         self.ssl_args = ssl_args
 
     @property

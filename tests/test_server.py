@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import socket as std
+import ssl as std_ssl
 import subprocess
 import sys
 import tempfile
@@ -537,6 +539,119 @@ def test_ctrl_c_ends_serve_forever_after_the_handlers() -> None:
     )
     assert (done.stdout, done.returncode) == ("handled\ninterrupted True\nb'late'\n", 0), done.stderr
     assert done.stderr.count("Traceback") == 1  # the hub says where it was
+
+
+# -- TLS ------------------------------------------------------------------------------------------------
+
+ssl = pytest.importorskip("bridge.ssl")
+
+
+@pytest.fixture(scope="module")
+def certificate() -> Iterator[tuple[str, str]]:
+    """The files of a certificate that nobody trusts, and of its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command")
+    with tempfile.TemporaryDirectory() as path:
+        files = os.path.join(path, "cert.pem"), os.path.join(path, "key.pem")
+        command = (
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost"
+        )
+        subprocess.run(
+            [*command.split(), "-out", files[0], "-keyout", files[1]], check=True, stderr=subprocess.DEVNULL
+        )
+        yield files
+
+
+def tls_args(kind: str, certificate: tuple[str, str]) -> dict[str, Any]:
+    if kind == "files":
+        return {"certfile": certificate[0], "keyfile": certificate[1]}
+    module = ssl if kind == "ours" else std_ssl
+    context = module.SSLContext(std_ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return {"ssl_context": context}
+
+
+def tls_client(server: StreamServer) -> Any:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(socket.create_connection(server.address))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["ours", "standard", "files"])
+def test_tls_with_all_kinds_of_arguments(serve: Make, certificate: tuple[str, str], kind: str) -> None:
+    kinds = []
+
+    def handle(sock: Any, _address: Any) -> None:
+        kinds.append(type(sock))
+        sock.sendall(sock.recv(10).upper())
+
+    server = serve(handle, **tls_args(kind, certificate))
+    assert server.ssl_enabled and server.ssl_args["server_side"] is True
+    with tls_client(server) as client:
+        # without switching, nobody would answer
+        client.sendall(b"hello")
+        assert client.recv(10) == b"HELLO"
+        assert client.recv(10) == b""
+    assert kinds == [ssl.SSLSocket]
+
+
+def test_a_slow_handshake_keeps_nobody_waiting(serve: Make, certificate: tuple[str, str]) -> None:
+    server = serve(hello, **tls_args("ours", certificate))
+    with socket.create_connection(server.address), tls_client(server) as client:
+        assert client.recv(10) == b"hello"
+
+
+def test_a_handshake_that_takes_too_long_is_given_up(
+    serve: Make, certificate: tuple[str, str], errors: list[Any]
+) -> None:
+    limits = []
+
+    def handle(sock: Any, _address: Any) -> None:
+        limits.append(sock.gettimeout())
+        sock.sendall(b"hello")
+
+    server = serve(handle, **tls_args("ours", certificate))
+    server.handshake_timeout = 60
+    with tls_client(server) as client:
+        assert client.recv(10) == b"hello"
+    assert limits == [None]
+    server.handshake_timeout = 0.01
+    with socket.create_connection(server.address) as client:
+        assert client.recv(10) == b""
+    assert [type(e) for _, e in errors] == [TimeoutError]
+
+
+def test_what_is_no_tls_is_reported_and_closed(
+    serve: Make, certificate: tuple[str, str], errors: list[Any]
+) -> None:
+    server = serve(hello, **tls_args("ours", certificate))
+    with socket.create_connection(server.address) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        try:
+            while client.recv(1000):
+                pass
+        except ConnectionResetError:
+            pass
+    assert [type(e) for _, e in errors] == [ssl.SSLError]
+    with tls_client(server) as client:
+        assert client.recv(10) == b"hello"
+
+
+def test_a_tls_handler_may_be_a_coroutine_function(serve: Make, certificate: tuple[str, str]) -> None:
+    async def handle(sock: Any, _address: Any) -> None:
+        sock.sendall(b"hello")
+
+    with tls_client(serve(handle, **tls_args("ours", certificate))) as client:
+        assert client.recv(10) == b"hello"
+
+
+@pytest.mark.engines("none")
+def test_no_context_is_no_server_without_tls() -> None:
+    with pytest.raises(TypeError, match="leave the argument out"):
+        StreamServer(ANY, hello, ssl_context=None)
+    assert not StreamServer(ANY, hello).ssl_enabled
 
 
 # -- datagrams ------------------------------------------------------------------------------------------
