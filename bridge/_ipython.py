@@ -17,9 +17,8 @@ import importlib
 from contextvars import ContextVar
 from typing import Any
 
-from ._aio.nested import install
 from ._aio.portal import portal
-from ._aio.second import in_portal
+from ._aio.sharing import in_portal
 from ._core.hub import get_hub_if_exists, set_loop
 from ._core.watchers import loop as Loop
 
@@ -91,8 +90,6 @@ class _Extension:
         hub = get_hub_if_exists()
         if hub is None or hub.loop is None:
             set_loop(Loop(aio=importlib.import_module("IPython.core.async_helpers").get_asyncio_loop()))
-        # IPython runs that loop for each prompt. It runs already where a cell has blocked: in the hub.
-        install()
 
     def remove(self) -> None:
         """Give the shell back what was its own."""

@@ -36,7 +36,7 @@ from typing import Any
 
 from . import second
 from .awaiting import wait_for_task
-from .second import beside, in_portal
+from .sharing import beside, in_portal
 
 __all__ = ["install"]
 

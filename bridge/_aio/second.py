@@ -48,36 +48,19 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from bridge._core.current import blocking_place, get_hub, hub_local
+from bridge._core.current import get_hub, hub_local
 from bridge._core.engine import Engine, throw_into
 from bridge._core.hub import Hub
 from bridge._core.poller import READ, WRITE, Interest
 from bridge._core.waiting import Wait
 
 from .awaiting import wait_for_task
-from .portal import find_portal
+from .sharing import beside, in_portal, runs_already
 
-__all__ = ["beside", "in_portal", "install"]
+__all__ = ["install"]
 
 _run_forever = BaseEventLoop.run_forever
 _run_until_complete = BaseEventLoop.run_until_complete
-
-
-def beside() -> Hub | None:
-    """The hub beside which a loop would run that the current greenlet runs now; None: there is none.
-
-    Raises BlockingSwitchOutError in a callback of the hub, where nothing may block.
-    """
-    hub = hub_local.hub
-    if hub is None or hub.loop is None or hub._closing or hub.dead:
-        return None
-    loop = hub.loop
-    if loop.get_running() is not None or not (loop.owned or loop.draining) or loop.aio.is_closed():
-        return None
-    current = getcurrent()
-    if current is hub:
-        blocking_place(current)  # raises
-    return hub
 
 
 class _Sharing:
@@ -227,11 +210,6 @@ def _set_interpreter_state(state: tuple[Any, int]) -> None:
 _runs: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
-def in_portal() -> bool:
-    """True if the current code blocks in a portal, where a loop is running."""
-    return asyncio._get_running_loop() is not None and find_portal(getcurrent()) is not None
-
-
 def _run_for_portal(function: Callable[..., Any], *args: Any) -> Any:
     """For a portal: call ``function`` in a greenlet, where no loop runs, and wait for it.
 
@@ -291,19 +269,11 @@ def _run_forever_beside(self: Any) -> None:
 
 def _run_until_complete_beside(self: Any, future: Any) -> Any:
     """Run until ``future`` is done, and return its result; in a greenlet the others go on meanwhile."""
-    if _runs_already(self):
+    if runs_already(self):
         return wait_for_task(self, future)
     if in_portal():
         return _run_for_portal(_run_until_complete, self, future)
     return _run_until_complete(self, future)
-
-
-def _runs_already(aio: Any) -> bool:
-    """True if ``aio`` is the loop of the greenlet's hub, or the portal's: to wait is enough there."""
-    if in_portal():
-        return asyncio._get_running_loop() is aio
-    hub = beside()
-    return hub is not None and hub.loop.aio is aio and (hub.loop.owned or bool(aio.is_running()))
 
 
 def _install_uvloop() -> None:
@@ -337,7 +307,7 @@ def _install_uvloop() -> None:
 
     @functools.wraps(run_until_complete)
     def run_until_complete_beside(self: Any, future: Any) -> Any:
-        if _runs_already(self):
+        if runs_already(self):
             return wait_for_task(self, future)
         try:
             check(self)

@@ -29,6 +29,7 @@ __all__ = [
     "set_default_hub_class",
     "set_hub",
     "set_loop",
+    "set_loop_sharer",
     "set_portal_finder",
 ]
 
@@ -66,6 +67,20 @@ def set_portal_finder(finder: Callable[[greenlet], Any]) -> None:
     """Called by the asyncio side: ``finder(greenlet)`` gives the portal that it is in, or None."""
     global _find_portal
     _find_portal = finder
+
+
+def _leave_alone(_hub: Any) -> None:
+    """Without the asyncio side nobody else has our loop."""
+
+
+#: Called with a hub before somebody else gets hold of its loop, or gets it back.
+share_loop: Callable[[Hub], None] = _leave_alone
+
+
+def set_loop_sharer(sharer: Callable[[Hub], None]) -> None:
+    """Called by the asyncio side: ``sharer(hub)`` prepares the loop for being run by others, too."""
+    global share_loop
+    share_loop = sharer
 
 
 def blocking_place(current: greenlet) -> Any:
@@ -165,6 +180,7 @@ def _own(hub: Hub | None) -> Hub:
             hub_local.aside = tuple(rest)
         elif not hub.loop.aio.is_closed():
             hub.loop.own()
+            share_loop(hub)
         else:
             hub = None
         if hub is not None:

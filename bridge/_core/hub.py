@@ -29,6 +29,7 @@ import sys
 import time
 import weakref
 from _thread import get_ident
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -36,6 +37,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from bridge._ident import IdentRegistry
 
+from . import current
 from .current import (
     MAIN_THREAD_IDENT,
     blocking_place,
@@ -72,8 +74,8 @@ class Hub(greenlet):
 
     #: Exceptions that are raised in the main greenlet, wherever they occur.
     SYSTEM_ERROR: Any = (KeyboardInterrupt, SystemExit, SystemError)
-    #: Exceptions that are not printed.
-    NOT_ERROR: Any = (GreenletExit, SystemExit)
+    #: Exceptions that are not printed. To be cancelled is no error, in asyncio neither.
+    NOT_ERROR: Any = (GreenletExit, SystemExit, CancelledError)
 
     #: Size of the thread pool.
     threadpool_size = 10
@@ -227,7 +229,9 @@ class Hub(greenlet):
         Whoever takes it may schedule what the hub cannot see; on a loop that does not list its timers
         (uvloop) the hub then no longer raises LoopExit.
         """
-        self.loop.shared = True
+        if not self.loop.shared:
+            self.loop.shared = True
+            current.share_loop(self)
         return self.loop.aio
 
     @property
