@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -460,6 +462,29 @@ def test_no_more_than_so_many_connections_are_accepted(start: Any, folder: Path)
     first.close()
     second.join()
     assert waiting
+
+
+def test_tls(start: Any, folder: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+    files = ["-subj", "/CN=localhost", "-out", f"{folder}/cert.pem", "-keyout", f"{folder}/key.pem"]
+    subprocess.run([*command.split(), *files], check=True, stderr=subprocess.DEVNULL)
+    gunicorn = start(BRIDGE, "--certfile", "cert.pem", "--keyfile", "key.pem", "--log-level", "debug")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    host, port = gunicorn.address.rpartition("/")[2].split(":")
+    connection = http.client.HTTPSConnection(host, int(port), timeout=HUNG, context=context)
+    with socket.create_connection((host, int(port))) as slow:  # it does not go on with the handshake
+        for body in (b"a", b"b" * 200_000):
+            connection.request("POST", "/echo", body=body)
+            assert connection.getresponse().read() == body
+        slow.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        gunicorn.wait_for("TLS handshake failed: ")
+    connection.request("GET", "/environ?wsgi.url_scheme")
+    assert connection.getresponse().read() == b"https"
+    connection.close()
 
 
 # -- processes ------------------------------------------------------------------------------------------
