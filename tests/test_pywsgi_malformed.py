@@ -582,6 +582,33 @@ def test_no_input_upsets_the_server(pieces: list[bytes], cut: int, errors: list[
     errors.clear()
 
 
+def test_a_client_that_does_not_wait_for_answers_keeps_nobody_waiting() -> None:
+    """Its requests are there already, so that nothing would block, and no other greenlet run."""
+    served: list[str] = []
+
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        served.append(environ["PATH_INFO"])
+        return hello(environ, start_response)
+
+    with serving(application) as server:
+        other = server.connect()
+        other.get("/other").answer()
+        served.clear()
+        greedy = server.connect().send(b"GET /greedy HTTP/1.1\r\nHost: x\r\n\r\n" * 150)
+        other.get("/other").answer()
+        assert served.index("/other") < 100
+        for _ in range(150):
+            greedy.answer()
+        # each as large as what is received at once
+        served.clear()
+        request = b"GET /greedy HTTP/1.1\r\nHost: x\r\nA: "
+        greedy.send((request + b"a" * (8192 - len(request) - 4) + b"\r\n\r\n") * 20)
+        other.get("/other").answer()
+        assert served.index("/other") < 18
+        for _ in range(20):
+            greedy.answer()
+
+
 def test_a_connection_never_gets_what_is_another_one_s() -> None:
     """Connections that break in the middle, beside others, whose file descriptors are used again at once."""
 

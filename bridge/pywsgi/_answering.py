@@ -15,7 +15,6 @@ from ._response import (
     FileWrapper,
     encode_header,
     encode_status,
-    header_kind,
     known_headers,
 )
 from ._state import HandlerState
@@ -90,7 +89,7 @@ class Answering(HandlerState):
         if length is not None:
             if coded:
                 length = None
-                lines = [line for line in lines if header_kind(line[0]) != LENGTH]
+                lines = [line for line in lines if line[0].lower() != b"content-length"]
             elif (code == 304 or code == 204) and length != "0":
                 message = f"Invalid Content-Length for {code} response: {length!r} (must be absent or zero)"
                 raise self.ApplicationError(message.encode("latin-1"))  # bytes, as in gevent
@@ -152,7 +151,7 @@ class Answering(HandlerState):
     def _add_connection(self, value: bytes) -> None:
         headers = self.response_headers
         for i, (name, said) in enumerate(headers):
-            if header_kind(name) == CONNECTION:
+            if name.lower() == b"connection":
                 said = said.lower()
                 if b"close" in said or said == value:
                     return

@@ -292,7 +292,7 @@ class WSGIHandler(Receiving, Answering):
             self.close_connection = True
             if self.code != 304:
                 self.log_error(
-                    "the application promised %s bytes and gave %s, so that the connection is closed: %s",
+                    "the application promised %s bytes and gave %s, so that the connection is closed: %r",
                     self._length,
                     self._written,
                     self.requestline,
@@ -302,7 +302,7 @@ class WSGIHandler(Receiving, Answering):
             self.close_connection = True  # gevent keeps the client waiting
             if self.environ.get("wsgi.input_terminated") is not False:
                 # (who may use the connection itself need not: simple-websocket answers by the socket)
-                self.log_error("the application did not call start_response(): %s", self.requestline)
+                self.log_error("the application did not call start_response(): %r", self.requestline)
         elif self.connection_upgraded:
             self.close_connection = True
         elif body is None or (not body.content_length and not body.chunked_input):

@@ -7,6 +7,7 @@ import re
 from time import monotonic
 from typing import Any
 
+from ..hub import sleep
 from ._errors import BadRequest, BodyTooSlow
 
 __all__ = ["RequestReader"]
@@ -36,6 +37,8 @@ class RequestReader(io.BufferedIOBase):
         self._pos = 0
         #: how many bytes have been received before those in ``_data``
         self._before = 0
+        #: true if there may be more to receive at once
+        self._more = False
         #: true while the time limit of the socket is that of the server for bodies
         self.limited = False
 
@@ -59,6 +62,7 @@ class RequestReader(io.BufferedIOBase):
             if self.limited:
                 raise BodyTooSlow("the body of the request came too slowly") from None
             raise
+        self._more = len(more) == size
         pos = self._pos
         self._before += pos
         self._pos = 0
@@ -74,7 +78,11 @@ class RequestReader(io.BufferedIOBase):
         TimeoutError after ``timeout`` seconds, by default the time limit of the socket.
         """
         if self._pos < len(self._data):
+            # Nothing blocks here: a client that does not wait for answers would keep everybody else waiting.
+            sleep(0)
             return True
+        if self._more:
+            sleep(0)
         if timeout is None:
             return self._fill(_HEAD_AT_ONCE)
         sock = self._sock

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["FileWrapper", "encode_header", "encode_status", "header_kind", "known_headers"]
+__all__ = ["FileWrapper", "encode_header", "encode_status", "known_headers"]
 
 #: What is asked of the headers of an answer, apart from sending them.
 OTHER, DATE, LENGTH, CONNECTION, CODING = range(5)
@@ -28,7 +28,7 @@ _names: dict[str, tuple[bytes, int]] = {}
 #: By name and value: what encode_header() returns. For those that come again and again.
 _headers: dict[tuple[str, str], tuple[bytes, bytes, int]] = {}
 _statuses: dict[str, tuple[bytes, int]] = {}
-_MOST = 1000
+_MOST = 2000
 
 
 def _text(what: str, value: object) -> str:
@@ -75,11 +75,6 @@ def _encode_name(name: Any) -> tuple[bytes, int]:
     return result
 
 
-def header_kind(name: bytes) -> int:
-    """Which of DATE, LENGTH, CONNECTION and CODING this is, else OTHER."""
-    return _KINDS.get(name.decode("latin-1").lower(), OTHER)
-
-
 #: What is worth keeping: no cookies, dates or locations.
 _KEPT = frozenset({
     "accept-ranges", "access-control-allow-credentials", "access-control-allow-origin", "allow",
@@ -104,7 +99,7 @@ def encode_header(name: Any, value: Any) -> tuple[bytes, bytes, int]:
     if not text.isprintable():  # a quick way to say that there are no control characters
         _check("header value", text)
     result = known[0], text.encode("latin-1"), known[1]
-    if len(text) < 100 and len(_headers) < _MOST and name.lower() in _KEPT:
+    if len(text) < (4 if known[1] == LENGTH else 100) and len(_headers) < _MOST and name.lower() in _KEPT:
         _headers[str(name), str(text)] = result
     return result
 
