@@ -63,6 +63,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from .callbacks import Callback
+from .threadcount import thread_count
 
 if TYPE_CHECKING:
     import asyncio
@@ -564,7 +565,7 @@ class Engine:
 
     def _other_threads(self) -> bool:
         """True if another thread runs, which might wake us. Idle workers of thread pools do not count."""
-        if len(sys._current_frames()) - 1 - self.idle_threads() <= 0:
+        if thread_count() - 1 - self.idle_threads() <= 0:
             return False
         # the last of them may end without a word: ask again now and then
         if self._thread_check is None:
