@@ -241,3 +241,95 @@ def test_multiprocessing_processes_and_pipes(run_fresh: Run, tmp_path: Path, met
         path=tmp_path,
     )
     assert out == "-9\n"
+
+
+WORK = """
+import time
+def square(x):
+    return x * x
+def produce(queue, lock, number):
+    for i in range(3):
+        with lock:
+            queue.put((number, i))
+def slow(x):
+    time.sleep(0.05)
+    return x
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_multiprocessing_pools_queues_and_managers(run_fresh: Run, tmp_path: Path, method: str) -> None:
+    (tmp_path / "work_of_child.py").write_text(WORK)
+    out = run_fresh(
+        """
+        import sys
+        from bridge import monkey
+        monkey.patch_all()
+        import concurrent.futures, multiprocessing, threading, time
+        import bridge
+        from work_of_child import produce, slow, square
+        ticks = []
+        def tick():
+            while True:
+                ticks.append(1)
+                time.sleep(0.001)
+        bridge.spawn(tick)
+        context = multiprocessing.get_context(sys.argv[1])
+        with context.Pool(2) as pool:
+            assert pool.map(square, range(10)) == [x * x for x in range(10)]
+            del ticks[:]
+            assert [r.get() for r in [pool.apply_async(slow, (i,)) for i in range(2)]] == [0, 1]
+            assert len(ticks) > 3
+            assert list(pool.imap_unordered(len, [bytes(1_000_000)])) == [1_000_000]
+        queue, lock = context.Queue(), context.Lock()
+        children = [context.Process(target=produce, args=(queue, lock, i)) for i in range(2)]
+        got = []
+        consumers = [threading.Thread(target=lambda: got.append(queue.get())) for _ in range(6)]
+        for each in consumers + children: each.start()
+        for each in consumers + children: each.join()
+        assert sorted(got) == [(number, i) for number in range(2) for i in range(3)]
+        try:
+            queue.get(timeout=0.01)
+        except Exception as error:
+            assert type(error).__name__ == "Empty"
+        assert not context.Event().wait(0.01)
+        with context.Manager() as manager:
+            shared = manager.dict(a=1)
+            assert dict(shared) == {"a": 1}
+        with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+            assert list(executor.map(square, range(5))) == [0, 1, 4, 9, 16]
+        print("done")
+        """,
+        method,
+        path=tmp_path,
+    )
+    assert out == "done\n"
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_executors_of_processes_in_coroutines(run_fresh: Run, tmp_path: Path, method: str, loop: str) -> None:
+    (tmp_path / "work_of_child.py").write_text(WORK)
+    out = run_fresh(
+        """
+        import sys
+        from bridge import monkey
+        monkey.patch_all()
+        import asyncio, concurrent.futures, multiprocessing
+        import bridge
+        from work_of_child import square
+        async def main():
+            loop = asyncio.get_running_loop()
+            context = multiprocessing.get_context(sys.argv[1])
+            with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+                jobs = [loop.run_in_executor(executor, square, i) for i in range(5)]
+                return await asyncio.gather(*jobs)
+        assert asyncio.run(main()) == [0, 1, 4, 9, 16]
+        assert bridge.run(main) == [0, 1, 4, 9, 16]
+        print("done")
+        """,
+        method,
+        path=tmp_path,
+        BRIDGE_LOOP=loop,
+    )
+    assert out == "done\n"

@@ -19,7 +19,7 @@ from bridge._core.current import MAIN_THREAD_IDENT, get_hub_if_exists
 from bridge._workers import _end_hubs
 from bridge.event import Event
 
-__all__ = ["RLock", "Semaphore", "Thread", "allocate_lock", "current_thread", "get_ident"]
+__all__ = ["RLock", "Semaphore", "Thread", "allocate_lock", "current_thread", "get_ident", "in_greenlet"]
 
 _number = count(1).__next__
 _main_thread_ident = MAIN_THREAD_IDENT
@@ -136,7 +136,7 @@ class Thread:
             raise RuntimeError("cannot join thread before it is started")
         if self._alive and self.ident == get_ident():  # idents are used again
             raise RuntimeError("cannot join current thread")
-        if self._alive and _in_greenlet():
+        if self._alive and in_greenlet():
             self._event.wait(timeout)
         elif self._ended.acquire(True, -1 if timeout is None else max(timeout, 0)):
             self._ended.release()
@@ -146,8 +146,8 @@ class Thread:
         return self._alive
 
 
-def _in_greenlet() -> bool:
-    """Whether the caller may block as greenlets do, while others of this thread go on."""
+def in_greenlet() -> bool:
+    """Whether the caller blocks as greenlets do; else it is a coroutine, or in a thread without a hub."""
     hub = get_hub_if_exists()
     return (
         hub is not None

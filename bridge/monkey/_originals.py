@@ -42,7 +42,7 @@ from asyncio import selector_events
 from types import ModuleType
 from typing import Any
 
-from . import _native, _pools
+from . import _native, _pools, _processes
 from ._views import View, copy_class, copy_function
 
 __all__ = ["keep_originals", "view_of"]
@@ -96,6 +96,7 @@ def keep_originals() -> None:
     _bind_asyncio(pool)
     _bind_selectors()
     _bind_uvloop(pool)
+    _processes.bind(_views)
 
 
 def _finish_views() -> None:

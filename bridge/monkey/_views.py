@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import builtins
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
-__all__ = ["Front", "View", "copy_class", "copy_function"]
+__all__ = ["Front", "View", "copy_class", "copy_function", "rebase_class"]
 
 
 class Front(ModuleType):
@@ -65,3 +65,22 @@ def copy_class(cls: type, namespace: dict[str, Any], *names: str, metaclass: typ
         body["__slots__"] = ()
     copy: type = metaclass(cls.__name__, (cls,), body)
     return copy
+
+
+def rebase_class(cls: type, base: type, namespace: dict[str, Any]) -> type:
+    """A class with copies of what is in *cls*, but derived from *base*, and with other globals."""
+    itself = CellType()  # what super() without arguments looks into
+    body: dict[str, Any] = {}
+    for name, value in vars(cls).items():
+        if isinstance(value, FunctionType):
+            copy = copy_function(value, namespace)
+            cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+            closure = tuple(itself if free == "__class__" else cell for free, cell in cells)
+            value = FunctionType(copy.__code__, namespace, name, copy.__defaults__, closure)
+            value.__kwdefaults__ = copy.__kwdefaults__
+            value.__qualname__ = copy.__qualname__
+        elif name in ("__dict__", "__weakref__"):
+            continue
+        body[name] = value
+    itself.cell_contents = made = type(cls.__name__, (base,), body)
+    return made

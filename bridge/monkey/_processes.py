@@ -1,0 +1,173 @@
+"""multiprocessing after patching: waiting for other processes blocks the greenlet only.
+
+Theory of operation
+===================
+
+``Process.join`` and ``multiprocessing.connection.wait`` need nothing: they call what is patched. Three things
+read or wait in ways that nobody patches, so that pools hang (as they do with gevent), managers fail, and a
+queue stops the loop:
+
+- *Connections* call ``os.read`` and ``os.write``, which they keep as default arguments. These become
+  functions that wait first, where a greenlet runs. In a thread without a hub and in coroutines they block,
+  as ever.
+- *Semaphores* wait in C, and no file tells when another process releases one. So a greenlet tries again
+  and again, with growing pauses.
+- *ProcessPoolExecutor* in coroutines has the same need as pools of threads (see :mod:`._pools`): who leaves
+  ``with ProcessPoolExecutor()`` waits for its manager's thread, which therefore must not be a greenlet of
+  the same thread. Where a loop runs when it gets its first job, that thread is a real one.
+
+The modules are imported by few programs, and take long; so this is done after they have been imported,
+whenever that is (:mod:`._imports`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import select
+import threading
+from asyncio import _get_running_loop as running_loop
+from select import PIPE_BUF
+from time import monotonic
+from types import ModuleType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from bridge._fdwait import wait_read, wait_write
+from bridge.hub import sleep
+
+from ._imports import after_import
+from ._native import Thread, in_greenlet
+from ._views import View, copy_class, rebase_class
+
+__all__ = ["bind"]
+
+_read = os.read
+_write = os.write
+_poll: Any = getattr(select, "poll", None)
+
+#: Seconds between two attempts to get a semaphore.
+_PAUSES = (0.0005, 0.02)
+
+
+def bind(views: dict[str, ModuleType]) -> None:
+    """Do what is told above when the modules are imported."""
+    after_import("multiprocessing.connection", _bind_connections)
+    after_import("multiprocessing.synchronize", _bind_semaphores)
+    after_import("concurrent.futures.process", functools.partial(_bind_executor, views))
+
+
+# -- connections ----------------------------------------------------------------------------------------
+
+
+def read(fd: int, size: int) -> bytes:
+    """``os.read``, but in a greenlet only the greenlet blocks; a non-blocking file is waited for, too."""
+    while True:
+        if in_greenlet():
+            wait_read(fd)
+        try:
+            return _read(fd, size)
+        except BlockingIOError:
+            _wait_natively(fd, "POLLIN")
+
+
+def write(fd: int, data: Any) -> int:
+    """``os.write``, but in a greenlet only the greenlet blocks; a non-blocking file is waited for, too."""
+    while True:
+        if in_greenlet():
+            wait_write(fd)
+            # so much a pipe takes without blocking when it is ready
+            data = data[:PIPE_BUF]
+        try:
+            return _write(fd, data)
+        except BlockingIOError:
+            _wait_natively(fd, "POLLOUT")
+
+
+def _wait_natively(fd: int, event: str) -> None:
+    if not in_greenlet():
+        poll = _poll()
+        poll.register(fd, getattr(select, event))
+        poll.poll()
+
+
+def _bind_connections(module: Any) -> None:
+    cls = module.Connection
+    receive, send = cls._recv, cls._send
+
+    def _recv(self: Any, size: int, read: Any = read) -> Any:
+        return receive(self, size, read)
+
+    def _send(self: Any, buf: Any, write: Any = write) -> Any:
+        return send(self, memoryview(buf), write)  # whose slices copy nothing
+
+    cls._recv, cls._send = _recv, _send
+
+
+# -- semaphores -----------------------------------------------------------------------------------------
+
+
+def _acquire(semaphore: Any, block: bool = True, timeout: float | None = None) -> bool:
+    if not block or not in_greenlet():
+        return semaphore.acquire(block, timeout)  # type: ignore[no-any-return]
+    deadline = None if timeout is None else monotonic() + max(timeout, 0)
+    pause, longest = _PAUSES
+    while not semaphore.acquire(False):
+        if deadline is not None:
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            pause = min(pause, left)
+        sleep(pause)
+        pause = min(pause * 2, longest)
+    return True
+
+
+def _bind_semaphores(module: Any) -> None:
+    cls = module.SemLock
+    make_methods = cls._make_methods
+
+    def _make_methods(self: Any) -> None:
+        make_methods(self)
+        self.acquire = functools.partial(_acquire, self._semlock)
+
+    def __enter__(self: Any) -> Any:
+        return self.acquire()
+
+    cls._make_methods, cls.__enter__ = _make_methods, __enter__
+
+
+# -- executors ------------------------------------------------------------------------------------------
+
+
+def _bind_executor(views: dict[str, ModuleType], module: Any) -> None:
+    view = View(module)
+    own = vars(view)
+    own["threading"] = views["threading"]
+    own["queue"] = views["queue"]
+    own["_threads_wakeups"] = WeakKeyDictionary()
+    # these two go to the other process, by name
+    own["_process_worker"] = module._process_worker
+    own["_process_chunk"] = module._process_chunk
+    own["_ExecutorManagerThread"] = rebase_class(module._ExecutorManagerThread, Thread, own)
+    threading._register_atexit(own["_python_exit"])  # type: ignore[attr-defined]
+    executor = module.ProcessPoolExecutor
+    native = copy_class(executor, own)
+    classes: dict[type, type] = {executor: native}
+    submit = executor.submit
+
+    @functools.wraps(submit)
+    def submit_chosen(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        cls = type(self)
+        if (
+            running_loop() is not None
+            and self._executor_manager_thread is None
+            and not issubclass(cls, native)
+        ):
+            if cls not in classes:
+                classes[cls] = type(cls.__name__, (cls, native), {"__module__": cls.__module__})
+            self.__class__ = classes[cls]
+            return self.submit(fn, *args, **kwargs)
+        return submit(self, fn, *args, **kwargs)
+
+    executor.submit = submit_chosen
