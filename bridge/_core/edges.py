@@ -252,7 +252,7 @@ class Edges:
         channel = channels.get(self._last)
         if channel is not None and channel.ref and (channel.reader is not None or channel.writer is not None):
             return True
-        for fd, channel in tuple(channels.items()):
+        for fd, channel in reversed(tuple(channels.items())):  # the latest are the most likely ones
             if channel.ref and (channel.reader is not None or channel.writer is not None):
                 self._last = fd
                 return True
