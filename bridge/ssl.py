@@ -120,8 +120,9 @@ else:
 
 _contexts = ["create_default_context", "_create_unverified_context", "_create_default_https_context"]
 _contexts.append("_create_stdlib_context")
-__imports__ = mirror(__ssl__, globals(), "socket", "namedtuple", *_contexts, *__implements__)
-__all__ = __implements__ + __extensions__ + __imports__ + _contexts  # noqa: PLE0605
+__imports__ = mirror(__ssl__, globals(), "socket", *_contexts, *__implements__)
+__all__ = __implements__ + __extensions__ + _contexts  # noqa: PLE0605
+__all__ += [name for name in __imports__ if name != "namedtuple"]  # that of collections
 
 
 def _gevent_did_monkey_patch(module: Any, items: Any, warn: Any, **_settings: Any) -> None:
