@@ -12,6 +12,8 @@ its exception goes to whoever published the event.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -116,17 +118,61 @@ def notify_and_call_entry_points(event: Any) -> None:
     ``gevent``; one that is in both is called once.
     """
     notify(event)
-    from importlib.metadata import entry_points
-
     group: str = event.ENTRY_POINT_NAME
+    entry_points = _find_entry_points()
     seen: set[str] = set()
     for name in (group, group.replace("gevent.", "bridge.", 1)):
-        for entry_point in entry_points(group=name):
+        for entry_point in entry_points.get(name, ()):
             if entry_point.value.startswith("gevent."):
                 continue  # the original's own, if that is installed too: what it is for is done by us
             if entry_point.value not in seen:
                 seen.add(entry_point.value)
                 entry_point.load()(event)
+
+
+#: The value of ``sys.path`` and the entry points that were found then, by group. To patch publishes dozens
+#: of events, and a look at all that is installed takes milliseconds.
+_entry_points: tuple[list[str], dict[str, tuple[Any, ...]]] | None = None
+
+
+def _find_entry_points() -> dict[str, tuple[Any, ...]]:
+    global _entry_points
+    if _entry_points is None or _entry_points[0] != sys.path:
+        path, by_group = list(sys.path), {}
+        if any(_may_have_plugins(folder) for folder in path):
+            # Costs 20 ms: not before it has something to find.
+            from importlib.metadata import entry_points
+
+            found = entry_points()
+            groups = [name for name in found.groups if name.startswith(_GROUPS)]
+            by_group = {name: tuple(found.select(group=name)) for name in groups}
+        _entry_points = (path, by_group)
+    return _entry_points[1]
+
+
+_GROUPS = ("gevent.plugins.", "bridge.plugins.")
+
+
+def _may_have_plugins(folder: str) -> bool:
+    """Whether a package in a folder of ``sys.path`` may have entry points for us; in an archive it may."""
+    try:
+        names = os.listdir(folder or ".")
+    except NotADirectoryError:
+        return True
+    except OSError:
+        return False
+    for name in names:
+        if name.endswith(".egg"):
+            return True
+        if name.endswith((".dist-info", ".egg-info")):
+            try:
+                with open(os.path.join(folder, name, "entry_points.txt"), encoding="utf-8") as file:
+                    text = file.read()
+            except OSError:
+                continue
+            if any(group in text for group in _GROUPS):
+                return True
+    return False
 
 
 # -- monitoring ----------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -128,29 +127,30 @@ def test_notify_calls_subscribers_in_order_until_one_raises(received: list[Any])
     assert received == ["one", "two"]
 
 
-def test_entry_points_of_both_names(received: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[tuple[str, Any]] = []
-    asked: list[str] = []
-
-    class EntryPoint:
-        def __init__(self, value: str) -> None:
-            self.value = value
-
-        def load(self) -> Any:
-            return lambda event: called.append((self.value, event))
-
-    def entry_points(*, group: str) -> list[EntryPoint]:
-        asked.append(group)
-        own = "gevents" if group.startswith("gevent.") else "bridges"
-        # the last one is what the original gevent has, which may be installed beside
-        return [EntryPoint(f"{own}:f"), EntryPoint("both:f"), EntryPoint("gevent.monkey:f")]
-
-    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+def test_entry_points_of_both_names(
+    received: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "my_plugins.py").write_text("called = []\nfrom functools import partial\n")
+    info = tmp_path / "my_plugins-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-plugins\nVersion: 1\n")
+    # gevent.monkey: what the original gevent has, which may be installed beside
+    (info / "entry_points.txt").write_text(
+        "[gevent.plugins.monkey.did_patch_module]\n"
+        "one = my_plugins:called.append\nboth = my_plugins:called.count\nown = gevent.monkey:f\n"
+        "[bridge.plugins.monkey.did_patch_module]\n"
+        "both = my_plugins:called.count\ntwo = my_plugins:called.extend.__self__.append\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
     event = events.GeventDidPatchModuleEvent("os", None, None)
     events.notify_and_call_entry_points(event)
     assert received == [event]
-    assert asked == ["gevent.plugins.monkey.did_patch_module", "bridge.plugins.monkey.did_patch_module"]
-    assert called == [("gevents:f", event), ("both:f", event), ("bridges:f", event)]
+    import my_plugins  # type: ignore[import-not-found]
+
+    assert my_plugins.called == [event, event]
+    # nobody registered for this one
+    events.notify_and_call_entry_points(events.GeventDidPatchAllEvent({}, {}))
+    assert my_plugins.called == [event, event]
 
 
 def test_groups_of_entry_points() -> None:
