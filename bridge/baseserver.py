@@ -71,7 +71,8 @@ class BaseServer:
         - None: in the hub, where the function must not block;
         - anything that can be called as ``spawn(function, *args)``, and does not block.
 
-    Nothing happens before :meth:`start`. To be used in one thread. As a context manager it stops at the end.
+    Nothing happens before :meth:`start`. To be used in one thread; another one ends it by
+    ``loop.run_callback_threadsafe(server.close)``. As a context manager it stops at the end.
     """
 
     #: Seconds for which nothing is accepted after an error; doubled with each error that follows.
@@ -195,6 +196,7 @@ class BaseServer:
             if self._loop is loop or not self._loop.aio.is_closed():
                 return
         self.stop_accepting()
+        self._queued = False  # what a loop has queued that was closed will never run
         watcher = Interest(self.socket.fileno(), READ, self._on_readable)
         self._loop = loop
         loop.get_poller().add(watcher)

@@ -743,6 +743,18 @@ def test_each_thread_may_have_servers_of_its_own() -> None:
     assert results == [b"hello", b"hello"]
 
 
+def test_another_thread_may_end_a_server(serve: Make) -> None:
+    server = serve(hello)
+    running = bridge.spawn(server.serve_forever)
+    assert ask(server) == b"hello"
+    loop = server.loop
+    thread = threading.Thread(target=lambda: loop.run_callback_threadsafe(server.close))
+    thread.start()
+    running.join(timeout=10)
+    thread.join()
+    assert running.successful() and server.closed
+
+
 # -- information ------------------------------------------------------------------------------------------
 
 
