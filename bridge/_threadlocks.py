@@ -15,7 +15,7 @@ from greenlet import getcurrent
 
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import hub_local
-from ._threadwait import own_place, waiting_place
+from ._threadwait import ThreadWait, own_place, waiting_place
 from .hub import sleep
 from .lock import BoundedSemaphore
 from .lock import RLock as _RLock
@@ -127,6 +127,16 @@ class LockType(BoundedSemaphore):
     def _is_owned(self) -> bool:
         """For threading.Condition, which would try to acquire it to find out."""
         return self.counter <= 0
+
+    def _at_fork_reinit(self) -> None:
+        """In a forked child: unlock it. Greenlets in line go on there, other threads do not."""
+        self.counter = 1
+        line = self._line
+        if line:
+            for wait in tuple(line):
+                if isinstance(wait, ThreadWait):
+                    line.discard(wait)
+            line.tell()
 
     # the names that these methods once had; CPython still has them
 
@@ -271,12 +281,13 @@ class HandlerLock(RLock):
     written at once. What runs there runs to its end without a switch, so a number is all there is to keep.
     """
 
-    __slots__ = ("_borrowed",)
+    __slots__ = ("_borrowed", "_lost")
 
     def __init__(self) -> None:
         super().__init__()
         self._block = _HandlerBlock()
         self._borrowed = 0
+        self._lost: Any = None
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # type: ignore[override]
         """As of any RLock, but where nothing may block it is acquired without being ours."""
@@ -297,7 +308,18 @@ class HandlerLock(RLock):
 
     def release(self) -> None:
         """Undo one acquire()."""
-        if self._borrowed and self._owner is not _current_owner():
-            self._borrowed -= 1
-        else:
-            super().release()
+        me = _current_owner()
+        if self._owner is not me:
+            if self._borrowed:
+                self._borrowed -= 1
+                return
+            if self._lost is me:
+                return
+        super().release()
+
+    def _at_fork_reinit(self) -> None:
+        """In a forked child, where logging frees all its locks: who held it may go on and release it."""
+        if self._owner is not None:
+            self._lost = self._owner
+        super()._at_fork_reinit()
+        self._borrowed = 0

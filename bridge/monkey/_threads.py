@@ -18,9 +18,11 @@ here (``Timeout``, ``kill``); the lock is locked then because the thread lives. 
 
 *Logging* gets locks that never have to be waited for in the hub: :class:`bridge._threadlocks.HandlerLock`.
 
-*Fork.* ``os.register_at_fork`` has handlers that take locks, and nothing may switch inside a fork. Those
-of :mod:`logging` and :mod:`concurrent.futures` are registered when these are imported; so they are imported
-before anything is patched, and their handlers go on with native locks that nobody uses any more.
+*Fork.* ``os.register_at_fork`` has handlers that take locks, and nothing may switch inside a fork. That of
+:mod:`concurrent.futures` is registered when it is imported; so it is imported before anything is patched, and
+its handler goes on with a native lock that nobody uses any more. That of :mod:`logging` takes the lock of
+the moment, which for the time of the fork is a native one. Threads do not get into the child: see
+:mod:`bridge._abandoning`.
 """
 
 from __future__ import annotations
@@ -30,9 +32,11 @@ import gc
 import logging as _logging
 import os
 import threading as _threading
+from _thread import RLock as _NativeRLock
 from _thread import get_ident as _native_get_ident
 from _thread import start_new_thread as _native_start_new_thread
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from greenlet import getcurrent
@@ -43,6 +47,7 @@ from bridge._core.current import MAIN_THREAD_IDENT
 from bridge._core.hub import get_hub_if_exists
 from bridge._threadlocks import HandlerLock, LockType, Sentinel
 from bridge.event import Event as _Event
+from bridge.hub import sleep
 from bridge.local import local as _local
 from bridge.thread import ThreadGreenlet, _ThreadHandle
 
@@ -91,12 +96,32 @@ _pools: Any = concurrent.futures.thread
 def _patch_logging() -> None:
     if not isinstance(_logging._lock, HandlerLock):  # type: ignore[attr-defined]
         patch_item(_logging, "_lock", HandlerLock())
+        if hasattr(os, "register_at_fork"):
+            _forks_without(_logging._lock)  # type: ignore[attr-defined]
         _logging.Handler.createLock = _create_lock  # type: ignore[method-assign]
     for reference in _logging._handlerList:  # type: ignore[attr-defined]
         handler = reference() if callable(reference) else reference
         lock = getattr(handler, "lock", None)
         if lock is not None and not isinstance(lock, HandlerLock):
             handler.lock = HandlerLock()
+
+
+def _forks_without(lock: Any) -> None:
+    """Before a fork logging acquires what is its lock at the moment: let that be another."""
+    module: Any = _logging
+    stand_in = _NativeRLock()
+
+    def before() -> None:  # comes before logging's own
+        module._lock = stand_in
+
+    def after_in_parent() -> None:  # comes after it
+        module._lock = lock
+
+    def after_in_child() -> None:
+        module._lock = lock
+        lock._at_fork_reinit()
+
+    os.register_at_fork(before=before, after_in_parent=after_in_parent, after_in_child=after_in_child)
 
 
 def _create_lock(self: Any) -> None:
@@ -116,7 +141,7 @@ def _existing_threads() -> list[Any]:
 
 
 def _patch_threads(existing: list[Any], texts: list[str]) -> None:
-    in_main = _native_get_ident() == MAIN_THREAD_IDENT
+    in_main = _native_get_ident() == _threading.main_thread().ident
     if not in_main and existing:
         texts.append(
             "Monkey-patching not on the main thread; threading.main_thread().join() will hang from a greenlet"
@@ -171,19 +196,29 @@ def _after_fork() -> None:
     abandon(g for g in gc.get_objects() if isinstance(g, ThreadGreenlet) and g not in me and not g.dead and g)
 
 
-def _natively(wait: Callable[[], object]) -> None:
-    """Call what blocks until a native thread has ended; only the greenlet waits for it."""
+def _natively(has_ended: Callable[[float | None], object], timeout: float | None) -> None:
+    """Wait for the end of a native thread; only the greenlet waits.
+
+    ``has_ended(seconds)`` blocks for so long, None: without a limit, and says whether it has.
+    """
     if get_hub_if_exists() is None and _native_get_ident() != MAIN_THREAD_IDENT:
-        wait()
+        has_ended(timeout)
         return
     ended = _Event()
 
     def run() -> None:
-        wait()
+        has_ended(timeout)
         ended.set()
 
-    _native_start_new_thread(run, ())
-    ended.wait()
+    try:
+        _native_start_new_thread(run, ())
+    except RuntimeError:
+        # at the end of the interpreter there are no new threads: look now and then
+        deadline = None if timeout is None else monotonic() + timeout
+        while not has_ended(0) and (deadline is None or monotonic() < deadline):
+            sleep(0.005)
+    else:
+        ended.wait()
 
 
 class _ForeignEnd:
@@ -205,11 +240,13 @@ class _ForeignEnd:
         if not blocking or not timeout:
             return False
 
-        def wait() -> None:
-            if lock.acquire(True, timeout):
-                lock.release()
+        def has_ended(seconds: float | None) -> bool:
+            if not lock.acquire(True, -1 if seconds is None else seconds):
+                return False
+            lock.release()
+            return True
 
-        _natively(wait)
+        _natively(has_ended, None if timeout == -1 else timeout)
         return bool(lock.acquire(False))
 
 
@@ -230,7 +267,13 @@ class _ForeignHandle:
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end of the thread, for *timeout* seconds at the most. Blocks the greenlet."""
-        if self._handle.is_done() or self._handle.ident == _native_get_ident():
-            self._handle.join()  # at once, or the error of who joins himself
-        else:
-            _natively(lambda: self._handle.join(timeout))
+        handle = self._handle
+        if handle.is_done() or handle.ident == _native_get_ident():
+            handle.join()  # at once, or the error of who joins himself
+            return
+
+        def has_ended(seconds: float | None) -> bool:
+            handle.join(seconds)
+            return bool(handle.is_done())
+
+        _natively(has_ended, timeout)
