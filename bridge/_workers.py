@@ -33,6 +33,7 @@ import threading
 import traceback
 from _queue import Empty, SimpleQueue
 from _thread import RLock, allocate_lock, get_ident, start_new_thread
+from _thread import _local as ThreadLocal
 from collections.abc import Callable
 from contextvars import Context
 from time import monotonic
@@ -55,10 +56,13 @@ __all__ = [
     "Crew",
     "Flights",
     "NativeWait",
+    # originals, for modules that may be imported after patching
+    "ThreadLocal",
     "WorkerGreenlet",
     "format_hub",
     "idle_worker_count",
     "register",
+    "start_new_thread",
 ]
 
 T = TypeVar("T")
