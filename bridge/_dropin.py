@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 else:
     InspectLoader = Loader = MetaPathFinder = object
 
-__all__ = ["install_as_gevent"]
+__all__ = ["install_as_gevent", "is_installed"]
 
 #: The modules of gevent 26.9 that bridge gives to `gevent` when it has them: all public ones, and those
 #: private ones whose names and contents bridge keeps for the sake of libraries that import them.
@@ -105,7 +105,7 @@ def install_as_gevent() -> None:
     Raises RuntimeError if the real gevent is already imported. Does not block; callable from any thread
     and from coroutines, but meant for the first lines of a program.
     """
-    installed = any(isinstance(finder, _Finder) for finder in sys.meta_path)
+    installed = is_installed()
     real = _real_gevent(installed)
     if real is not None:
         raise RuntimeError(
@@ -126,6 +126,11 @@ def install_as_gevent() -> None:
     spawn = sys.modules.get(_SPAWN)
     if spawn is not None:
         _tell_children(spawn)
+
+
+def is_installed() -> bool:
+    """Whether the name gevent stands for bridge. Does not block."""
+    return any(isinstance(finder, _Finder) for finder in sys.meta_path)
 
 
 def _real_gevent(installed: bool) -> ModuleType | None:

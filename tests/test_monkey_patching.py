@@ -230,6 +230,16 @@ def test_arguments_that_say_how_something_is_patched(run_fresh: Run) -> None:
     """)
 
 
+def test_in_drop_in_mode_the_socket_says_that_it_is_gevent_s(run_fresh: Run) -> None:
+    code = "import bridge, socket\nMODE\nfrom bridge import monkey\nmonkey.patch_all()\nprint(socket.socket)"
+    assert run_fresh(code.replace("MODE", "")) == "<class 'bridge.socket.socket'>\n"
+    out = run_fresh(
+        code.replace("MODE", "bridge.install_as_gevent()") + "\nimport gevent.socket, pickle\n"
+        "assert pickle.loads(pickle.dumps(socket.socket)) is gevent.socket.socket is bridge.socket.socket"
+    )
+    assert out == "<class 'gevent.socket.socket'>\n"
+
+
 # -- warnings -----------------------------------------------------------------------------------------
 
 

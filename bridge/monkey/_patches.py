@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
+from bridge._dropin import is_installed
+from bridge._sockets import socket as _socket
+
 from . import _originals
 from ._util import outside_references, patch_twin
 from .api import process_warnings
@@ -99,6 +102,9 @@ def patch_socket(dns: bool = True, aggressive: bool = True) -> None:
     """
     from bridge import socket
 
+    if is_installed():
+        # Where our name is gevent: programs look for the word in repr(socket.socket).
+        _socket.__module__ = "gevent.socket"
     patch_twin("socket", [name for name in socket.__implements__ if dns or name not in socket.__dns__])
 
 
