@@ -1,0 +1,1 @@
+"""No twins: a rewrite in asyncio has no threads."""
