@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal as real_signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 import bridge
 from bridge import os as bridge_os
 from bridge import signal
+from bridge import socket as bridge_socket
 from bridge.event import Event
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 def restored() -> Iterator[None]:
     """The handlers and the wake-up descriptor as they were."""
     yield
-    for signum in (real_signal.SIGCHLD, real_signal.SIGUSR1):
+    for signum in (real_signal.SIGALRM, real_signal.SIGCHLD, real_signal.SIGUSR1):
         real_signal.signal(signum, real_signal.SIG_DFL)
     signal._child_handler = None
     signal.set_wakeup_fd(-1)
@@ -301,6 +303,41 @@ def test_a_forked_child_has_a_descriptor_of_its_own(kind: str) -> None:
         timeout=50,
     )
     assert (done.stdout, done.stderr) == ("1\nTrue\n", "")
+
+
+class Alarm(Exception):
+    pass
+
+
+def _alarm(signum: int, frame: object) -> None:
+    raise Alarm
+
+
+@pytest.mark.engines("owned")
+@pytest.mark.parametrize("where", ["sleep", "event", "recv", "recv with a timeout", "send"])
+def test_what_a_signal_handler_raises_is_raised_in_the_main_greenlet(
+    where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bridge.get_hub().exception_stream = io.StringIO()
+    a, b = bridge_socket.socketpair()
+    beside = bridge.spawn(bridge.sleep, 0.001)
+    real_signal.signal(real_signal.SIGALRM, _alarm)
+    real_signal.setitimer(real_signal.ITIMER_REAL, 0.01)
+    with a, b, pytest.raises(Alarm):
+        if where == "sleep":
+            bridge.sleep(10)
+        elif where == "event":
+            Event().wait(10)
+        elif where == "recv":
+            a.recv(1)
+        elif where == "recv with a timeout":
+            a.settimeout(10)
+            a.recv(1)
+        else:
+            a.sendall(bytes(100_000_000))
+    beside.join()
+    bridge.sleep(0.001)  # the loop goes on
+    assert capsys.readouterr().err == ""
 
 
 def test_the_module_mirrors_the_real_one() -> None:

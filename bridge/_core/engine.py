@@ -494,6 +494,8 @@ class Engine:
         self.armed = True
         self.running = True
         self._schedule(self.entry, context=self._context)
+        if self.aio.get_exception_handler() is None:
+            self.aio.set_exception_handler(self._loop_failed)
         try:
             self.run_loop(self.aio)
         finally:
@@ -501,6 +503,15 @@ class Engine:
             self.armed = True
             self.draining = False
             self.stopping = False
+
+    def _loop_failed(self, aio: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The exception handler of an owned loop."""
+        error = context.get("exception")
+        if isinstance(error, Exception) and "_read_from_self" in context.get("message", ""):
+            # the loop's own callback for signals: what it raises has come out of somebody's signal handler
+            self.call(self.handle_error, None, type(error), error, error.__traceback__)
+        else:
+            aio.default_exception_handler(context)
 
     def adopt(self, entry: Callable[[], None]) -> None:
         """The loop is run by somebody else from now on; ``entry`` is what it shall call for a drain."""

@@ -141,14 +141,19 @@ class Hub(greenlet):
         error: BaseException | None = None
         try:
             loop.run_owned()
-        except (KeyboardInterrupt, SystemExit) as e:
+        except GreenletExit:
+            raise
+        except BaseException as e:
+            # callbacks have their errors handled: this was raised by a signal handler
             error = e
         parent = self.parent
         assert parent is not None
         if self._closing:
             return
-        if error is not None:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
             parent.throw(error)
+        elif error is not None:
+            self.handle_error(None, type(error), error, error.__traceback__)
         elif loop.ready:
             return  # work arrived while the loop was stopping: go round again
         elif self._joining:
