@@ -10,9 +10,13 @@ BufferedWriter and TextIOWrapper. The buffers know that they are busy and refuse
 ("reentrant call"), which also concerns ``close()``. So whoever closes a file under a waiting greenlet closes
 the raw file, which wakes the greenlet with an error; the layers above see that it is closed.
 
+*Registered once.* A file whose descriptor is closed by nobody else waits for edges, as sockets do (see
+:mod:`bridge._core.edges`; each wait follows an attempt that has failed with EAGAIN). Others, and a second
+greenlet that waits for the same, go through the poller, as nothing may be believed of a bare number.
+
 *Regular files* are never "not ready": they are read at once, as the kernel does not offer anything else.
 
-*Threads.* Who waits is listed, so that close() ends the waits of every thread. The poller of another
+*Threads.* Who waits is known, so that close() ends the waits of every thread. The poller of another
 thread is not touched; what is registered there of a file that is closed finds nothing any more.
 """
 
@@ -24,7 +28,9 @@ import os
 import stat
 from typing import IO, TYPE_CHECKING, Any
 
-from ._core.poller import READ, WRITE, Interest
+from ._core.current import hub_local
+from ._core.edges import READ, WRITE, Channel
+from ._core.poller import Interest
 from ._core.waiting import Wait
 from .hub import _get_hub, get_hub
 
@@ -62,6 +68,8 @@ class CooperativeFileIO(io.FileIO):
     def __init__(
         self, file: Any, mode: str = "r", closefd: bool = True, opener: Any = None, source: Any = None
     ) -> None:
+        self._channel = Channel()
+        #: those who wait, but the channel's
         self._waits: list[Wait] = []
         self._source = None
         if source is None:
@@ -83,8 +91,41 @@ class CooperativeFileIO(io.FileIO):
 
     def _wait(self, events: int) -> None:
         wait = Wait()
+        hub = hub_local.hub
+        assert hub is not None  # the Wait has seen to that
+        engine = hub.loop
+        channel = self._channel
+        before = channel.reader if events == READ else channel.writer
+        edges = None
+        if self.closefd and (before is None or before.abandoned()):
+            edges = engine.edges
+            if edges is None:
+                edges = engine.get_poller().get_edges()
+        if edges is None:
+            self._wait_by_number(engine, events, wait)
+        else:
+            if events == READ:
+                channel.reader = wait
+            else:
+                channel.writer = wait
+            try:
+                if (channel.home is edges and not events & ~channel.mask) or edges.watch(
+                    self.fileno(), channel, events, wait
+                ):
+                    wait.block()
+                else:
+                    self._wait_by_number(engine, events, wait)
+            finally:
+                if channel.reader is wait:
+                    channel.reader = None
+                elif channel.writer is wait:
+                    channel.writer = None
+        if self.closed:
+            raise FileObjectClosed
+
+    def _wait_by_number(self, engine: Any, events: int, wait: Wait) -> None:
         interest = Interest(self.fileno(), events, lambda _events: wait.wake())
-        poller = get_hub().loop.get_poller()
+        poller = engine.get_poller()
         poller.add(interest)
         self._waits.append(wait)
         try:
@@ -92,13 +133,11 @@ class CooperativeFileIO(io.FileIO):
         finally:
             self._waits.remove(wait)
             poller.remove(interest)
-        if self.closed:
-            raise FileObjectClosed
 
     @property
     def busy(self) -> bool:
         """True if a greenlet waits for the file."""
-        return any(not wait.abandoned() for wait in tuple(self._waits))
+        return self._channel.waited_for() or any(not wait.abandoned() for wait in tuple(self._waits))
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read up to ``len(buffer)`` bytes; return how many, 0 at the end. Blocks the greenlet."""
@@ -140,13 +179,19 @@ class CooperativeFileIO(io.FileIO):
 
     def close(self) -> None:
         """Close the file. Greenlets that wait for it are woken. Does not block."""
+        channel = self._channel
         if not self.closed:
+            fd = self.fileno()
+            home = channel.home
+            if home is not None:
+                home.drop(fd, channel)
             hub = _get_hub()
             if hub is not None and hub.loop is not None and (self.closefd or self._source is not None):
-                hub.loop.closing_fd(self.fileno())
+                hub.loop.closing_fd(fd)
         try:
             super().close()
         finally:
+            channel.release(READ | WRITE)
             for wait in tuple(self._waits):
                 wait.wake()
             source, self._source = self._source, None

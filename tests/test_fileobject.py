@@ -444,6 +444,29 @@ def test_a_descriptor_that_is_not_ours_to_close_wakes_its_readers_too(pipe: Pipe
     os.fstat(pipe[0])
 
 
+def test_a_number_that_is_used_again_wakes_its_new_reader() -> None:
+    for _ in range(3):
+        r, w = os.pipe()
+        f = FileObjectPosix(r, "rb", 0)
+        reader = bridge.spawn(f.read, 1)
+        bridge.sleep(0)
+        os.write(w, b"x")
+        assert reader.get() == b"x"
+        second = bridge.spawn(f.read, 1)
+        bridge.sleep(0)
+        f.close()
+        second.join()
+        os.close(w)
+
+
+def test_several_may_wait_for_an_unbuffered_file(pipe: Pipe) -> None:
+    with FileObjectPosix(pipe[0], "rb", 0) as f:
+        readers = [bridge.spawn(f.read, 1) for _ in range(3)]
+        bridge.sleep(0)
+        os.write(pipe[1], b"abc")
+        assert sorted(reader.get() for reader in readers) == [b"a", b"b", b"c"]
+
+
 def test_killing_a_reader_leaves_the_file_usable(pipe: Pipe) -> None:
     with FileObjectPosix(pipe[0], "rb", 0) as f:
         reader = bridge.spawn(f.read, 1)
