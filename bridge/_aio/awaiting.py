@@ -1,10 +1,9 @@
 """``await_``: a greenlet waits for a coroutine, task, future or any other awaitable.
 
-The coroutine runs as a task of the thread's loop, in the context of the greenlet, while the greenlet
-waits; in a portal it runs in the task of the portal. When the wait is interrupted (kill, Timeout, throw), a
-task that ``await_`` itself has made is cancelled and its clean-up awaited before the interruption goes on;
-what belongs to somebody else is left alone. The interruption wins over whatever the coroutine returned
-meanwhile.
+The greenlet takes the coroutine's steps itself (see :mod:`.task`), in its own context; in a portal the task
+of the portal does. When the wait is interrupted (kill, Timeout, throw), the coroutine is cancelled and its
+clean-up awaited before the interruption goes on; a task or future that belongs to somebody else is left
+alone. The interruption wins over whatever the coroutine returned meanwhile.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent
 
-from bridge._core.hub import get_hub
+from bridge._core.hub import get_hub, hub_local
 from bridge._core.waiting import Wait
 
 from .portal import Portal
+from .task import Blocking, drive
 
 __all__ = ["await_", "wait_for_task"]
 
@@ -39,6 +39,16 @@ def await_(awaitable: Awaitable[T]) -> T:
     coroutine without a portal (write ``await`` there) and TypeError for what cannot be awaited. Only in the
     thread whose loop the awaitable belongs to.
     """
+    hub = hub_local.hub
+    if type(awaitable) is CoroutineType and hub is not None:
+        current = getcurrent()
+        engine = hub.loop
+        if engine.probe() is None and current is not hub:
+            if not engine.shared:
+                hub.aio_loop  # noqa: B018  # from now on asyncio has it in hand, too
+            if engine.owned and not engine.running:
+                _start(awaitable)
+            return drive(engine, current, awaitable)  # type: ignore[no-any-return]
     if not isinstance(awaitable, Awaitable) and not isinstance(awaitable, Generator):
         raise TypeError(
             f"await_() takes an awaitable, not {awaitable!r}; call the coroutine function: await_(func(...))"
@@ -49,20 +59,32 @@ def await_(awaitable: Awaitable[T]) -> T:
         if isinstance(awaitable, CoroutineType):
             awaitable.close()  # or it would warn that it was never awaited
         raise
-    if isinstance(wait.engine, Portal):
-        return wait.engine.await_here(awaitable)  # type: ignore[no-any-return]
-    aio = get_hub().aio_loop
-    future: asyncio.Future[Any]
-    if asyncio.isfuture(awaitable):
-        future = awaitable
-        ours = False
-    else:
-        coroutine: Coroutine[Any, Any, T] = awaitable if asyncio.iscoroutine(awaitable) else _drive(awaitable)
-        future = _create_task(aio, coroutine, _own_context())
-        ours = True
-    if not future.done():
-        _wait_done(future, wait, ours)
-    return future.result()  # type: ignore[no-any-return]
+    place = wait.engine
+    if isinstance(place, (Portal, Blocking)):
+        return place.await_here(awaitable)  # type: ignore[no-any-return]
+    hub = get_hub()
+    aio = hub.aio_loop
+    if not asyncio.isfuture(awaitable):
+        coroutine = awaitable if asyncio.iscoroutine(awaitable) else _drive(awaitable)
+        if place.owned and not place.running:
+            _start(coroutine)
+        return drive(place, getcurrent(), coroutine)  # type: ignore[no-any-return]
+    if not awaitable.done():
+        if awaitable.get_loop() is not aio:
+            raise ValueError(f"{awaitable!r} belongs to another loop than that of this thread, {aio!r}")
+        _wait_done(awaitable, wait, False)
+    return awaitable.result()  # type: ignore[no-any-return]
+
+
+def _start(coroutine: Any) -> None:
+    """Have the hub run the loop: a coroutine's first step is not to be taken in a loop that stands still."""
+    wait = Wait()
+    wait.wake()
+    try:
+        wait.block()
+    except BaseException:
+        coroutine.close()
+        raise
 
 
 def wait_for_task(aio: Any, awaitable: Any, context: contextvars.Context | None = None) -> Any:
@@ -102,20 +124,6 @@ def _create_task(
         return aio.create_task(coroutine, context=context)  # type: ignore[no-any-return]
     finally:
         asyncio._set_running_loop(None)
-
-
-def _own_context() -> contextvars.Context:
-    """The context of the current greenlet itself, for the coroutine to share, as with ``await``."""
-    current = getcurrent()
-    context = current.gr_context
-    if context is None:
-        context = current.gr_context = contextvars.Context()
-    try:
-        context.run(bool)
-    except RuntimeError:
-        # entered already, by a Context.run() further up: a task cannot enter it again
-        return contextvars.copy_context()
-    return context
 
 
 def _wait_done(future: asyncio.Future[Any], wait: Wait, ours: bool) -> None:

@@ -38,6 +38,8 @@ from bridge._core.callbacks import Callback
 from bridge._core.current import get_hub, set_portal_finder
 from bridge._core.engine import Thrown, Timer, register_interrupter
 
+from .task import Blocking, blocking_of
+
 __all__ = ["Portal", "find_portal", "install_task_factory", "portal"]
 
 P = ParamSpec("P")
@@ -314,19 +316,26 @@ def _no_runner(_value: Any) -> Any:
     raise RuntimeError("a portal that has not begun cannot yield")
 
 
-def find_portal(current: greenlet) -> Portal[Any] | None:
-    """The portal that ``current`` is in: it or an ancestor is a portal's greenlet."""
+def find_portal(current: greenlet) -> Portal[Any] | Blocking | None:
+    """Where ``current`` may block although a loop is running: a portal, or a coroutine that a greenlet
+    awaits.
+
+    It, or a greenlet above it, is a portal's, or takes the steps of a coroutine.
+    """
     g: greenlet | None = current
     while g is not None:
         if type(g) is _PortalGreenlet:
             return g.portal
+        blocking = blocking_of(g)
+        if blocking is not None:
+            return blocking
         g = g.parent
     return None
 
 
 def _interrupt_portal(g: greenlet, exception: Any) -> bool:
     found = find_portal(g)
-    if found is None:
+    if not isinstance(found, Portal):
         return False
     found.interrupt(exception)
     return True
