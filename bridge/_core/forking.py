@@ -62,6 +62,8 @@ def _renew(hub: Hub) -> Hub:
 def _replace(hub: Hub) -> Hub:
     new = type(hub)(hub.loop)
     new.__dict__.update({k: v for k, v in hub.__dict__.items() if k not in ("_switch",)})
+    # what enters it first may be the end of the greenlet that forked, whose value then comes as argument
+    new.__dict__["run"] = lambda *_: type(new).run(new)
     new.parent = _root(getcurrent())
     for obj in gc.get_objects():
         if isinstance(obj, greenlet) and not isinstance(obj, Hub) and not obj.dead and obj.parent is hub:

@@ -120,11 +120,8 @@ class Hub(greenlet):
 
     # -- switching --------------------------------------------------------------------------------
 
-    def run(self, *_: object) -> None:
-        """What the hub greenlet does; entered by the first switch to it.
-
-        In a forked child that may be the end of the greenlet that forked, whose value then comes as argument.
-        """
+    def run(self) -> None:
+        """What the hub greenlet does; entered by the first switch to it."""
         self._start_configured_monitor()
         try:
             while not self._closing:
