@@ -101,13 +101,13 @@ def fetch(url: str, post: bool = False) -> bytes:
         return bytes(answer.read())
 
 
-def measure(url: str, case: Case, seconds: float, script: str) -> tuple[float, float]:
+def measure(url: str, case: Case, seconds: int, script: str) -> tuple[float, float]:
     """Requests per second, and CPU seconds of the server for each."""
     got = len(fetch(url, case.post))
     if got != case.answer:
         raise RuntimeError(f"{case.name}: {got} bytes instead of {case.answer}")
     before = float(fetch(f"{url}/cpu"))
-    command = ["wrk", "-t1", f"-c{case.connections}", f"-d{seconds:g}s", "--timeout", "20s"]
+    command = ["wrk", "-t1", f"-c{case.connections}", f"-d{seconds}s", "--timeout", "20s"]
     said = subprocess.run(
         [*command, *(["-s", script] if case.post else []), url], stdout=subprocess.PIPE, text=True, check=True
     ).stdout
@@ -120,7 +120,7 @@ def measure(url: str, case: Case, seconds: float, script: str) -> tuple[float, f
     return float(rate[1]), spent / int(requests[1])
 
 
-def run(case: Case, with_commands: dict[str, list[str]], rounds: int, seconds: float) -> dict[str, Figures]:
+def run(case: Case, with_commands: dict[str, list[str]], rounds: int, seconds: int) -> dict[str, Figures]:
     """Measure all implementations in turn."""
     figures = {name: Figures() for name in with_commands}
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
@@ -140,7 +140,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure pywsgi beside gevent's with wrk.")
     parser.add_argument("--only", default="", help="names of cases, comma-separated")
     parser.add_argument("--repeat", type=int, default=5, help="rounds per case")
-    parser.add_argument("--seconds", type=float, default=2, help="length of a round")
+    parser.add_argument("--seconds", type=int, default=2, help="length of a round")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         say("wrk is not installed")

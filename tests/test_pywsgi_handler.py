@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import logging
 import pickle
 import re
 import sys
+import weakref
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -26,7 +28,7 @@ from bridge.pywsgi import (
     WSGIServer,
 )
 
-from .pywsgi_client import Client, StartResponse, echo, hello, serving
+from .pywsgi_client import Client, StartResponse, echo, hello, serving, yields
 
 # -- handlers -----------------------------------------------------------------------------------------------
 
@@ -399,6 +401,41 @@ def test_application_error_is_a_class_to_choose(errors: list[Any]) -> None:
     with serving(lambda _environ, _start: [b"x"], handler_class=Handler) as server:
         server.get()
         assert isinstance(errors[0][1], MyError)
+
+
+def test_nothing_is_left_of_a_connection(errors: list[Any]) -> None:
+    """Nor does it take the garbage collector."""
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    class Handler(WSGIHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            alive.update((self, self.rfile))
+
+    def application(environ: Any, start_response: StartResponse) -> Any:
+        if environ["PATH_INFO"] == "/fails":
+            raise RuntimeError("on purpose")
+        return echo(environ, start_response)
+
+    with serving(application, handler_class=Handler) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            for raw in (
+                b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+                b"GET /fails HTTP/1.1\r\n\r\n",
+                b"nonsense\r\n\r\n",
+                b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz",
+            ):
+                server.connect().send(raw).rest()
+            for client in server.clients:
+                client.close()
+            while server.server.pool:
+                yields()
+            errors.clear()
+            assert not alive
+        finally:
+            gc.enable()
 
 
 # -- logs ---------------------------------------------------------------------------------------------------
