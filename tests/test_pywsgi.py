@@ -438,6 +438,24 @@ def test_head_is_answered_without_a_body() -> None:
             assert client.get(method="HEAD").answer("HEAD").code == 200
 
 
+def test_a_stream_without_end_ends_for_head() -> None:
+    closed: list[bool] = []
+
+    def stream(_environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        try:
+            while True:
+                yield b"more"
+        finally:
+            closed.append(True)
+
+    with serving(stream) as server:
+        client = server.connect()
+        for _ in range(2):
+            assert client.get(method="HEAD").answer("HEAD").headers["transfer-encoding"] == "chunked"
+        assert closed == [True, True]
+
+
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
 def test_answers_that_have_no_body(status: str, errors: list[Any]) -> None:
     with serving(returns(status=status)) as server:
@@ -501,7 +519,8 @@ def test_a_file_is_sent_by_the_kernel_if_it_can_be(tmp_path: Path, monkeypatch: 
         assert client.get("/?1000", "X-Length: 10").answer().body == content[1000:1010]
         assert client.get("/?300000").answer().body == b""
         assert sent == [300_000, 299_000, 10]
-        assert client.get(method="HEAD").answer("HEAD").code == 200
+        assert client.get(method="HEAD").answer("HEAD").headers["content-length"] == "300000"
+        assert files[-1].closed and len(sent) == 3
         assert client.get("/?299999").answer().body == content[-1:]
         assert all(file.closed for file in files)
 

@@ -43,6 +43,8 @@ class Answering(HandlerState):
             for data in result:
                 if data:
                     write(data)
+                    if self._head_only and self.headers_sent:
+                        break  # the rest would be made for nobody, and may have no end
             if self.status and not self.headers_sent:
                 write(b"")
         if self.response_use_chunked and not self._head_only:
@@ -219,9 +221,9 @@ class Answering(HandlerState):
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
         """Have the kernel send a file; False if it has to be read."""
-        if self.headers_sent or not self.status or type(self.socket) is not socket or self._head_only:
+        if self.headers_sent or not self.status or self.code in (101, 204, 304):
             return False
-        if self.code in (101, 204, 304):
+        if type(self.socket) is not socket and not self._head_only:
             return False
         rest = wrapper._rest()
         if rest is None:
@@ -233,7 +235,7 @@ class Answering(HandlerState):
         else:
             size = min(size, int(provided))
         self._write_with_headers(b"")
-        if size:
+        if size and not self._head_only:
             try:
                 sent = self.socket.sendfile(wrapper.filelike, offset, size)
             except OSError as e:
