@@ -702,3 +702,41 @@ t.join()
 """
     )
     assert out == "['before']\n"
+
+
+def test_a_greenlet_may_fork_and_end_first_in_the_child() -> None:
+    out = run(
+        """
+g = bridge.spawn(os.fork)
+g.join()
+if not g.value:
+    t = threading.Thread(target=time.sleep, args=(0,))
+    t.start(); t.join()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(g.value, 0)[1]))
+"""
+    )
+    assert out == "7\n"
+
+
+def test_a_greenlet_that_holds_a_handlers_lock_goes_on_in_the_child() -> None:
+    out = run(
+        """
+handler = logging.Handler()
+held = threading.Event()
+def hold():
+    with handler.lock, logging._lock:
+        held.set()
+        time.sleep(0.001)
+    return "released"
+g = bridge.spawn(hold)
+held.wait()
+pid = os.fork()
+released = g.get()
+if not pid:
+    with handler.lock:
+        os._exit(released == "released")
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), released)
+"""
+    )
+    assert out == "1 released\n"

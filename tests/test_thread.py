@@ -603,3 +603,16 @@ def test_the_module_says_what_it_has() -> None:
     for name in thread.__imports__:
         assert getattr(thread, name) is getattr(_thread, name), name
     assert "_local" in thread.__implements__ and "_local" not in thread.__all__
+
+
+@pytest.mark.engines("owned")
+def test_a_native_thread_that_has_not_begun_to_run_may_still_wake_us() -> None:
+    for _ in range(50):
+        lock = thread.allocate_lock()
+        lock.acquire()
+        _thread.start_new_thread(lock.release, ())
+        assert lock.acquire(timeout=10)
+        lock.release()
+        lock.acquire()
+        _thread.start_new_thread(lock.release, ())
+        assert lock.acquire(), "LoopExit: nobody was seen that could release it"
