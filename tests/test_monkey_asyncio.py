@@ -124,8 +124,10 @@ def test_a_pool_that_is_used_in_coroutines_has_real_threads(run_patched: Run, lo
     run_patched(
         """
         from concurrent.futures import ThreadPoolExecutor
+        calls = []
         class Mine(ThreadPoolExecutor):
             def submit(self, fn, *args):
+                calls.append(fn)
                 return super().submit(fn, *args)
         early = ThreadPoolExecutor(1, "early", initializer=lambda: None)
 
@@ -139,6 +141,7 @@ def test_a_pool_that_is_used_in_coroutines_has_real_threads(run_patched: Run, lo
                     loop.set_default_executor(pool)
                     assert await asyncio.to_thread(thread) != here
                 assert isinstance(pool, Mine) == (type(pool).__name__ == "Mine")
+            assert len(calls) == 3
         async def portal():
             with ThreadPoolExecutor() as pool:
                 assert pool.submit(thread).result() != here

@@ -91,17 +91,19 @@ def _choose_at_first_job(native_pool: type) -> None:
                 make_native(obj)
 
     submit: Any = ThreadPoolExecutor.submit
+    native_submit: Any = native_pool.submit  # type: ignore[attr-defined]
 
     @functools.wraps(submit)
     def submit_chosen(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if running_loop() is not None and not self._threads and not self._shutdown:
-            if not isinstance(type(self), _AnyPool):
-                make_native(self)
-                self._work_queue = own["queue"].SimpleQueue()
-                self._idle_semaphore = own["threading"].Semaphore(0)
-                self._shutdown_lock = own["threading"].Lock()
-            return self.submit(fn, *args, **kwargs)
-        return submit(self, fn, *args, **kwargs)
+        if not isinstance(type(self), _AnyPool):
+            if running_loop() is None or self._threads or self._shutdown:
+                return submit(self, fn, *args, **kwargs)
+            make_native(self)
+            self._work_queue = own["queue"].SimpleQueue()
+            self._idle_semaphore = own["threading"].Semaphore(0)
+            self._shutdown_lock = own["threading"].Lock()
+        # Not self.submit(): that may be a subclass's, which has called us.
+        return native_submit(self, fn, *args, **kwargs)
 
     ThreadPoolExecutor.submit = submit_chosen  # type: ignore[method-assign]
 

@@ -154,20 +154,19 @@ def _bind_executor(views: dict[str, ModuleType], module: Any) -> None:
     executor = module.ProcessPoolExecutor
     native = copy_class(executor, own)
     classes: dict[type, type] = {executor: native}
-    submit = executor.submit
+    submit: Any = executor.submit
+    native_submit: Any = native.submit  # type: ignore[attr-defined]
 
     @functools.wraps(submit)
     def submit_chosen(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         cls = type(self)
-        if (
-            running_loop() is not None
-            and self._executor_manager_thread is None
-            and not issubclass(cls, native)
-        ):
+        if not issubclass(cls, native):
+            if running_loop() is None or self._executor_manager_thread is not None:
+                return submit(self, fn, *args, **kwargs)
             if cls not in classes:
                 classes[cls] = type(cls.__name__, (cls, native), {"__module__": cls.__module__})
             self.__class__ = classes[cls]
-            return self.submit(fn, *args, **kwargs)
-        return submit(self, fn, *args, **kwargs)
+        # Not self.submit(): that may be a subclass's, which has called us.
+        return native_submit(self, fn, *args, **kwargs)
 
     executor.submit = submit_chosen
