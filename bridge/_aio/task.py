@@ -86,6 +86,9 @@ def _seen(task: asyncio.Task[Any]) -> None:
 class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
     """The current task of coroutines that one greenlet awaits. See above."""
 
+    #: for the end of the loop: only the greenlet can end it
+    of_greenlet = True
+
     def __init__(self, engine: Engine) -> None:
         # not super().__init__(): see real()
         self.engine = engine
