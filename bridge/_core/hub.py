@@ -545,7 +545,8 @@ def _settle(loop: Loop) -> None:
 
     aio = loop.aio
     loop.armed = True  # greenlets are not resumed any more
-    tasks = asyncio.all_tasks(aio)
+    # what a greenlet awaits goes with its greenlet
+    tasks = [task for task in asyncio.all_tasks(aio) if not getattr(task, "of_greenlet", False)]
     for task in tasks:
         task.cancel()
     if tasks:
