@@ -52,9 +52,9 @@ def _renew(hub: Hub) -> Hub:
         hub = _replace(hub)
     if hub._threadpool is not None:
         hub._threadpool._on_fork()
-    resolver = hub._resolver
-    if resolver is not None:
-        hub._resolver = None
+    on_fork = getattr(hub._resolver, "_on_fork", None)
+    if on_fork is not None:
+        on_fork(hub)
     old.reinit()
     return hub
 

@@ -1,7 +1,11 @@
 """Resolvers: how a hub looks up names of hosts. ``config.resolver`` says which one ``hub.resolver`` is.
 
 :mod:`bridge.resolver.thread` asks the system in the hub's thread pool; :mod:`bridge.resolver.blocking` asks
-it directly, and blocks the thread. Both give exactly what the system gives.
+it directly, and blocks the thread. Both give exactly what the system gives. :mod:`bridge.resolver.dnspython`
+and :mod:`bridge.resolver.ares` ask DNS servers themselves, by a library; they know the hosts file, too.
+
+A resolver of one's own is a class with the functions of :class:`AbstractResolver`, which is called with the
+hub; ``config.resolver`` takes it, or its full name.
 """
 
 from __future__ import annotations
@@ -29,6 +33,11 @@ class AbstractResolver(ABC):
     @abstractmethod
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         """What ``function(*args)``, one of the system's, returns or raises."""
+
+    def _on_fork(self, hub: Any) -> None:
+        """In a forked child: *hub* has taken the place of the hub that this is for."""
+        if self.hub is not None:
+            self.hub = hub
 
     def close(self) -> None:  # noqa: B027 - to be overridden where there is something to close
         """Give back what the resolver holds. The system's functions need nothing."""
