@@ -293,6 +293,15 @@ def test_who_has_taken_names_from_ssl_is_warned_of(run_fresh: Run) -> None:
     assert "direct imports" not in out and "Subclasses (NOT patched)" in out and "bridge" not in out
 
 
+def test_who_takes_names_from_patched_ssl_is_not_warned_of(run_fresh: Run) -> None:
+    run_fresh("""
+        from bridge import monkey
+        monkey.patch_ssl()
+        from ssl import SSLContext
+        monkey.patch_ssl()
+    """)
+
+
 def test_ssl_may_be_imported_before(run_fresh: Run) -> None:
     assert (
         run_fresh(USES_SSL.replace("IMPORT", "import ssl, asyncio, urllib.request") + "print(texts)")

@@ -9,6 +9,7 @@ from bridge._dropin import is_installed
 from bridge._sockets import socket as _socket
 
 from . import _originals
+from ._state import is_object_patched
 from ._util import outside_references, patch_twin
 from .api import process_warnings
 
@@ -134,7 +135,7 @@ def patch_ssl(_warnings: list[str] | None = None, _first_time: bool = True) -> N
 def _late_for_ssl() -> str:
     """Who has taken from ssl what will be replaced there, as a text; empty if nobody has."""
     ssl = sys.modules.get("ssl")
-    if ssl is None:
+    if ssl is None or is_object_patched("ssl", "SSLContext"):
         return ""
     modules = outside_references([ssl.SSLContext], "ssl")
     classes = [repr(cls) for cls in ssl.SSLContext.__subclasses__() if not _is_ours(cls)]
