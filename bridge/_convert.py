@@ -6,12 +6,11 @@ import functools
 import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from contextvars import copy_context
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ._aio.awaiting import await_
-from .greenlet import Greenlet
+from ._calling import call
 
 __all__ = ["async_context", "async_iter", "async_to_sync", "sync_to_async"]
 
@@ -24,6 +23,7 @@ _END: Any = object()
 def sync_to_async(func: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Make an async function of a blocking one: each call runs in a greenlet, in a copy of the context.
 
+    It begins at once; if it does not block, the coroutine has its result without having been suspended.
     Its exceptions go to who awaits it and are not printed. Cancelling the task that awaits raises
     CancelledError where the function blocks. TypeError for a coroutine function: that needs no greenlet.
     """
@@ -39,11 +39,7 @@ def sync_to_async(func: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 
     @functools.wraps(func)
     async def in_greenlet(*args: P.args, **kwargs: P.kwargs) -> T:
-        g: Greenlet[T] = Greenlet(func, *args, **kwargs)
-        g._quiet = True
-        g.gr_context = copy_context()
-        g.start()
-        return await g
+        return await call(func, args, kwargs)
 
     return in_greenlet
 

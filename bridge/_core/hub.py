@@ -203,7 +203,9 @@ class Hub(greenlet):
                     "hub.switch() was called in a portal: nobody can switch back to the middle of a task. "
                     "Wait by hub.wait(watcher), Waiter.get(), an Event or a Queue"
                 )
-        return super().switch(*args, **kwargs)
+        # while a coroutine begins a greenlet, what counts as the hub is who made the coroutine's step
+        to_runner: Any = super().switch if self.loop is None else self.loop.to_runner
+        return to_runner(*args, **kwargs)
 
     def switch_out(self) -> None:
         """Refuse to block in the hub."""

@@ -1,0 +1,125 @@
+"""Blocking functions called by coroutines: what ``sync_to_async`` does.
+
+Theory of operation
+===================
+
+A function that a coroutine calls need not block: most look-ups find their connection in the pool, most
+locks are free. So it is begun at once, in a fresh greenlet, in the middle of the task's step: loop and task
+are hidden, the greenlet runs, and if it ends the coroutine has the result without having been suspended.
+Only a greenlet that blocks is left to the hub, and the coroutine awaits its end.
+
+While it is begun, "back to the hub" (``engine.to_runner``) means back to the greenlet that makes the step,
+and nothing is handed over to others (``engine.turns``). Both hold for greenlets that it starts as well,
+which run later, in a drain. To begin a greenlet outside the drain is safe, as nothing below it on the stack
+moves; it is *resumed* in the drain only, like all others.
+
+Interruption: who awaits is cancelled, so is the function: CancelledError is raised where it blocks, and its
+end awaited, as asyncio does with a task that is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import _enter_task, _leave_task
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from ._core.hub import get_hub, hub_local
+from ._killing import throw_soon
+
+__all__ = ["call"]
+
+T = TypeVar("T")
+
+_get_running_loop = asyncio._get_running_loop
+_switch_of = greenlet.switch.__get__
+
+
+class _Call(greenlet):
+    """A function on its way."""
+
+    function: Callable[..., Any]
+    #: what the coroutine awaits once the function has blocked; its result is a pair (exception, value)
+    future: Any = None
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            value = self.function(*args, **kwargs)
+        except GreenletExit as e:
+            value = e
+        except BaseException as e:
+            if self.future is None:
+                raise
+            self._tell(e, None)
+            return None
+        if self.future is None:
+            return value
+        self._tell(None, value)
+        return None
+
+    def _tell(self, exception: BaseException | None, value: Any) -> None:
+        if not self.future.done() and not self.future.get_loop().is_closed():
+            self.future.set_result((exception, value))
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__qualname__", None) or repr(self.function)
+        return f"<{type(self).__name__} of {name} at {id(self):#x}>"
+
+
+async def call(function: Callable[..., T], args: Any, kwargs: Any) -> T:
+    """In a coroutine: call a blocking function in a greenlet, in a copy of the context; return its result."""
+    aio: Any = _get_running_loop()
+    hub = hub_local.hub
+    engine = None if hub is None else hub.loop
+    if engine is None or engine.aio is not aio or (engine.owned and not engine.running):
+        hub = get_hub()
+        engine = hub.loop
+    task = asyncio.current_task()
+    g = _Call()
+    g.function = function
+    g.gr_context = copy_context()
+    before = engine.to_runner, engine.turns, engine.draining
+    engine.to_runner = _switch_of(getcurrent())
+    engine.turns = 0
+    engine.draining = True
+    if task is not None:
+        _leave_task(aio, task)
+    engine.set_running(None)
+    try:
+        value = g.switch(*args, **kwargs)
+    finally:
+        engine.set_running(aio)
+        if task is not None:
+            _enter_task(aio, task)
+        engine.to_runner, engine.turns, engine.draining = before
+        if engine.ready and not engine.armed:
+            engine.arm()  # greenlets rely on a drain that goes on when they leave it
+    if g.dead:
+        return value  # type: ignore[no-any-return]
+    g.parent = hub  # type: ignore[assignment]  # where it ends now
+    return await _end_of(g, aio)  # type: ignore[no-any-return]
+
+
+async def _end_of(g: _Call, aio: Any) -> Any:
+    future = g.future = aio.create_future()
+    try:
+        exception, value = await future
+    except asyncio.CancelledError as e:
+        error: BaseException = asyncio.CancelledError(*e.args)
+        while not g.dead:
+            g.future = aio.create_future()
+            throw_soon(g, error)
+            try:
+                await g.future
+            except asyncio.CancelledError as again:
+                error = asyncio.CancelledError(*again.args)
+        raise
+    if exception is not None:
+        try:
+            raise exception
+        finally:
+            exception = None  # its traceback refers to this frame: no cycle through it
+    return value
