@@ -11,8 +11,10 @@ its default, the worker serves everything by gunicorn's parser, as :class:`Bridg
 and says so in the log.
 
 *Stopping.* On SIGTERM (a reload, or the end) a worker accepts nothing more, closes the connections on which
-no request is under way, and waits for the others, up to ``graceful_timeout``. gunicorn's gevent worker looks
-once a second whether it is to stop, and waits for kept-alive connections to time out; here an event says so.
+no request is under way, and waits for the others, up to ``graceful_timeout``. A connection on which a request
+has been answered just now is left alone for a moment, as the next one may be on its way: that is answered,
+and the client told that the connection ends. gunicorn's gevent worker looks once a second whether it is to
+stop, and waits for all kept-alive connections to time out; here an event says so.
 
 *Keep-alive.* A connection that waits for a request for longer than ``keepalive`` seconds is closed. A timer
 for each wait would cost a fifth of what the request costs; so the worker, which has to tell the master that
@@ -22,6 +24,7 @@ until the head of the request is complete, so that nobody can keep a connection 
 
 from __future__ import annotations
 
+import _socket
 import ipaddress
 import logging
 import os
@@ -58,6 +61,12 @@ except ImportError as e:
     raise ImportError("bridge.gunicorn needs gunicorn, version 23 or newer: pip install gunicorn") from e
 
 __all__ = ["BridgeParserWorker", "BridgeWorker"]
+
+#: Seconds after an answer in which a client that has more to ask does so.
+_JUST_NOW = 0.25
+
+#: Does not wait, as the files of our sockets do not; and does not decrypt.
+_receive: Any = _socket.socket.recv
 
 
 class BridgeParserWorker(AsyncWorker):  # type: ignore[misc]
@@ -131,7 +140,7 @@ class BridgeParserWorker(AsyncWorker):  # type: ignore[misc]
             self.notify()
             if self.cfg.keepalive:
                 for server in servers:
-                    self.close_idle(server, self.cfg.keepalive)
+                    self.close_idle(server, self.cfg.keepalive, True)
             self._ended.wait(interval)
         for server in servers:
             server.close()
@@ -145,16 +154,17 @@ class BridgeParserWorker(AsyncWorker):  # type: ignore[misc]
                 break
             self.notify()
             for server in servers:
-                self.close_idle(server, 0)
+                self.close_idle(server, _JUST_NOW, False)
             busy = next((server.pool for server in servers if server.pool), None)
             if busy is not None:
-                busy.join(timeout=min(interval, left))
+                busy.join(timeout=min(_JUST_NOW, left))
 
     # -- serving ------------------------------------------------------------------------------------------
 
     def make_server(self, listener: socket, pool: Pool, ssl_args: dict[str, Any]) -> StreamServer:
         """The server for one listening socket."""
-        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=pool, **ssl_args)
+        handle = partial(self.handle, _Listener(listener.getsockname()))
+        server = StreamServer(listener, handle=handle, spawn=pool, **ssl_args)
         if self.cfg.workers > 1:
             server.max_accept = 1  # leave something for the others
         return server
@@ -167,8 +177,11 @@ class BridgeParserWorker(AsyncWorker):  # type: ignore[misc]
             self.log.debug("TLS handshake failed: %s", e)
             raise GreenletExit from None
 
-    def close_idle(self, server: StreamServer, seconds: float) -> None:
-        """End the connections that have waited for a request for so long, if that has to be done here."""
+    def close_idle(self, server: StreamServer, seconds: float, begun: bool) -> None:
+        """End the connections that have waited for a request for so long, if that has to be done here.
+
+        :param begun: even if some of it has come.
+        """
 
     def timeout_ctx(self) -> Timeout:
         """The time limit for the next request on a connection."""
@@ -185,6 +198,17 @@ class BridgeParserWorker(AsyncWorker):  # type: ignore[misc]
             return super().handle_request(listener_name, req, sock, addr)
         except (GreenletExit, SystemExit):
             return None  # of this greenlet only
+
+
+class _Listener:
+    """What gunicorn asks of a listening socket, which may be closed when a connection gets its turn."""
+
+    def __init__(self, address: Any) -> None:
+        self.address = address
+
+    def getsockname(self) -> Any:
+        """The address that it had."""
+        return self.address
 
 
 class BridgeWorker(BridgeParserWorker):
@@ -222,10 +246,10 @@ class BridgeWorker(BridgeParserWorker):
             if name in settings and settings[name].get() not in values
         )
 
-    def close_idle(self, server: StreamServer, seconds: float) -> None:
-        """End the connections that have waited for a request for so long; 0: if nothing of it has come."""
+    def close_idle(self, server: StreamServer, seconds: float, begun: bool) -> None:
+        """End the connections that have waited for a request for so long."""
         if isinstance(server, _Server):
-            server.close_idle(seconds)
+            server.close_idle(seconds, begun)
 
 
 class _Server(WSGIServer):
@@ -273,13 +297,21 @@ class _Server(WSGIServer):
         self.access_log = getattr(worker.log, "access_log_enabled", True)
         self.handler_class = _TellingHandler if self.access_log or self.post_request else _Handler
 
-    def close_idle(self, seconds: float) -> None:
-        """Kill the handlers that have waited for a request for so long; 0: if nothing of it has come."""
+    def close_idle(self, seconds: float, begun: bool) -> None:
+        """Kill the handlers that have waited so long for a request; ``begun``: though some of it has come."""
         latest = time() - seconds
         for handler in tuple(self.handlers):
             if handler.environ is None and handler.time_start <= latest:
-                if seconds or not handler.rfile.available:
+                if (begun or not handler.rfile.available) and not _has_input(handler.socket):
                     handler.greenlet.kill(block=False)
+
+
+def _has_input(sock: Any) -> bool:
+    """True if something has come that nobody has received: to close now would make it an error there."""
+    try:
+        return bool(_receive(sock, 1, __socket__.MSG_PEEK))
+    except OSError:
+        return False
 
 
 def _says_debug(log: Any) -> bool:

@@ -540,7 +540,7 @@ def test_sigint_and_sigquit_end_at_once(start: Any, folder: Path, worker: str, s
     busy.close()
 
 
-@every
+@both
 def test_sighup_reloads_the_application_and_loses_no_request(start: Any, folder: Path, worker: str) -> None:
     gunicorn = start(worker)
     before = gunicorn.get("/pid")
@@ -558,6 +558,46 @@ def test_sighup_reloads_the_application_and_loses_no_request(start: Any, folder:
     assert answer.read() == b"done"
     busy.close()
     gunicorn.wait_for(rf"Worker exiting \(pid: {before.read().decode()}\)")
+
+
+SAYS_WHEN_READY = """
+def post_worker_init(worker):
+    worker.log.info("worker is ready")
+"""
+
+
+def test_reloads_under_load_lose_no_request(start: Any) -> None:
+    gunicorn = start(BRIDGE, "--workers", "2", config=SAYS_WHEN_READY)
+    stop = threading.Event()
+    served: list[int] = []
+    lost: list[Exception] = []
+
+    def load() -> None:
+        connection = gunicorn.connect()
+        count = 0
+        try:
+            while not stop.is_set():
+                # (http.client connects anew by itself after an answer that says "Connection: close")
+                connection.request("GET", "/pid")
+                connection.getresponse().read()
+                count += 1
+        except Exception as e:
+            lost.append(e)
+        finally:
+            connection.close()
+            served.append(count)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for ready in (2, 4):
+        gunicorn.wait_for("worker is ready", ready)  # a signal that comes earlier is lost
+        gunicorn.process.send_signal(signal.SIGHUP)
+        gunicorn.wait_for("Worker exiting", ready)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert lost == [] and all(served)
 
 
 def test_workers_share_the_connections(start: Any) -> None:
