@@ -116,6 +116,8 @@ _LAZY_MODULES = frozenset({
 def __getattr__(name: str) -> Any:
     if name in _LAZY_MODULES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in ("load_ipython_extension", "unload_ipython_extension"):  # %load_ext bridge
+        return getattr(importlib.import_module(f"{__name__}._ipython"), name)
     if name == "fork":
         value = importlib.import_module(f"{__name__}.os").fork
         globals()["fork"] = value

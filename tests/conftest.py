@@ -5,6 +5,9 @@
 
 A module says with ``pytestmark = pytest.mark.engines("owned")`` (or ``"none"``) that only some of that makes
 sense for it; so may a single test. Tests that are coroutines are run by pytest-asyncio, on both loops.
+
+``--fewer-engines`` leaves out two of the four combinations, where there are four: half the time, for further
+interpreters.
 """
 
 from __future__ import annotations
@@ -40,6 +43,12 @@ MODES = ("owned", "adopted")
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fewer-engines", action="store_true", help="only uvloop adopted and asyncio owned, where there are more"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "engines(*modes): in which of owned, adopted (or none) the test is run"
@@ -56,6 +65,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("engines")
     modes = marker.args if marker is not None else MODES
     kinds = [f"{loop}-{mode}" for loop in FACTORIES for mode in modes if mode != "none"]
+    if metafunc.config.getoption("--fewer-engines") and len(kinds) == 4:
+        kinds = [kind for kind in kinds if kind in ("uvloop-adopted", "asyncio-owned")]
     if kinds:
         metafunc.parametrize("engine", kinds, indirect=True)
 
