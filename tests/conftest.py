@@ -45,7 +45,9 @@ ROOT = Path(__file__).parents[1]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--fewer-engines", action="store_true", help="only uvloop adopted and asyncio owned, where there are more"
+        "--fewer-engines",
+        action="store_true",
+        help="only uvloop adopted and asyncio owned, where there are more",
     )
 
 
