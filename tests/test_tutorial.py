@@ -11,6 +11,7 @@ import importlib.util
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,11 @@ foo
 fizz
 fizz
 """,
+    "name_lookups": """\
+localhost: 127.0.0.1
+127.0.0.1: 127.0.0.1
+127.1: 127.0.0.1
+""",
     "pool_map": """\
 Size of pool 2
 Size of pool 2
@@ -144,11 +150,15 @@ SPECIAL = {
     "determinism",
     "greenlet_state",
     "local_proxy",
+    "monkey_patching",
     "multiprocessing_pipes",
+    "redis_queue",
     "select_polling",
     "sigquit_shutdown",
+    "subprocess_cron",
     "sync_async",
     "timeout_custom_exception",
+    "zeromq_green",
 }
 
 
@@ -279,6 +289,36 @@ def test_local_proxy_keeps_requests_apart(loop: str) -> None:
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
 def test_multiprocessing_pipes_relay_all_messages(loop: str) -> None:
     assert output("multiprocessing_pipes", loop) == "".join(f"hi in {i}\n" for i in range(5))
+
+
+def test_monkey_patching_shows_classes_and_functions_before_and_after(loop: str) -> None:
+    assert re.fullmatch(
+        r"<class 'socket\.socket'>\nAfter monkey patch\n<class '(gevent|bridge)\.socket\.socket'>\n"
+        r"<built-in function select>\nAfter monkey patch\n<function select at 0x[0-9a-f]+>\n",
+        output("monkey_patching", loop),
+    )
+
+
+def test_cron_goes_on_while_another_program_runs(loop: str) -> None:
+    lines = output("subprocess_cron", loop).splitlines()
+    assert lines[-1] == os.uname().sysname
+    # how many there are is up to the clock; one would be no proof
+    assert len(lines) > 2 and set(lines[:-1]) == {"cron"}
+
+
+def test_redis_workers_do_each_task_once(loop: str) -> None:
+    pytest.importorskip("redis", reason="redis-py is not installed")
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    done, workers = output("redis_queue", loop).splitlines()
+    assert done == "Done: 0, 1, 2, 3, 4, 5, 6, 7, 8"
+    assert set(workers.removeprefix("By: ").split(", ")) <= {"steve", "john", "nancy"}
+
+
+def test_zeromq_takes_turns(loop: str) -> None:
+    pytest.importorskip("zmq", reason="pyzmq is not installed")
+    turns = [f"Switched to {who} for {i}" for i in range(1, 5) for who in ("Server", "Client")]
+    assert output("zeromq_green", loop).splitlines() == turns
 
 
 def test_every_program_is_tested_documented_and_listed() -> None:
