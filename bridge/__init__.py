@@ -107,9 +107,9 @@ def spawn_later(seconds: float, *args: Any, **kwargs: Any) -> Greenlet[Any]:
 #: What ``bridge.X`` loads at the first use.
 _LAZY_MODULES = frozenset({
     "asgi", "backdoor", "baseserver", "builtins", "contextvars", "core", "event", "events", "exceptions",
-    "fileobject", "gunicorn", "local", "lock", "monkey", "os", "pool", "pywsgi", "queue", "resolver", "select",
-    "selectors", "server", "signal", "socket", "ssl", "subprocess", "thread", "threading", "threadpool",
-    "time", "util",
+    "fileobject", "gunicorn", "local", "lock", "monkey", "os", "pool", "pywsgi", "queue", "resolver",
+    "select", "selectors", "server", "signal", "socket", "ssl", "subprocess", "thread", "threading",
+    "threadpool", "time", "util",
 })  # fmt: skip
 
 

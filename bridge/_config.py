@@ -388,7 +388,7 @@ class Loop(Setting):
         return self._factory
 
     def _default(self) -> Any:
-        return importlib.import_module("bridge._core.watchers").loop
+        return importlib.import_module("bridge._core.loop").loop
 
     def _changed(self) -> None:
         super()._changed()

@@ -20,7 +20,7 @@ from typing import Any
 from ._aio.portal import portal
 from ._aio.sharing import in_portal
 from ._core.hub import get_hub_if_exists, set_loop
-from ._core.watchers import loop as Loop
+from ._core.loop import loop as Loop
 
 __all__ = ["load_ipython_extension", "unload_ipython_extension"]
 

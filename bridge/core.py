@@ -15,6 +15,10 @@ from time import time as time
 from ._config import config as config
 from ._core.callbacks import Callback as callback  # noqa: F401
 from ._core.errors import HubDestroyed as HubDestroyed
+from ._core.loop import loop as loop
+from ._core.oswatchers import child as child
+from ._core.oswatchers import signal as signal
+from ._core.oswatchers import stat as stat
 from ._core.watchers import EVENTS as EVENTS
 from ._core.watchers import MAXPRI as MAXPRI
 from ._core.watchers import MINPRI as MINPRI
@@ -22,14 +26,10 @@ from ._core.watchers import READ as READ
 from ._core.watchers import WRITE as WRITE
 from ._core.watchers import async_ as async_
 from ._core.watchers import check as check
-from ._core.watchers import child as child
 from ._core.watchers import fork as fork
 from ._core.watchers import idle as idle
 from ._core.watchers import io as io
-from ._core.watchers import loop as loop
 from ._core.watchers import prepare as prepare
-from ._core.watchers import signal as signal
-from ._core.watchers import stat as stat
 from ._core.watchers import timer as timer
 from ._core.watchers import watcher as watcher
 

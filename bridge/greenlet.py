@@ -30,8 +30,8 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from ._aio.awaiting import await_
 from ._config import config
 from ._core.hub import get_hub, hub_local
+from ._core.loop import loop as Loop
 from ._core.waiting import Link, Wait
-from ._core.watchers import loop as Loop
 from ._joining import joinall as joinall
 from ._killing import hub_of, is_exception, killall, no_exception, throw_soon
 from ._links import FailureSpawnedLink, SpawnedLink, SuccessSpawnedLink

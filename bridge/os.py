@@ -34,7 +34,8 @@ from ._mirror import mirror
 from .hub import _get_hub, get_hub, reinit
 
 if TYPE_CHECKING:
-    from ._core.watchers import Loop, child
+    from ._core.loop import Loop
+    from ._core.oswatchers import child
 
     def __getattr__(name: str) -> Any: ...
 

@@ -17,9 +17,9 @@ from asyncio import _get_running_loop as _running_loop
 from typing import TYPE_CHECKING, Any
 
 from ._core.current import MAIN_THREAD_IDENT
+from ._core.loop import loop as _Loop
+from ._core.oswatchers import signals as _signals
 from ._core.poller import READ, Interest
-from ._core.watchers import _signals
-from ._core.watchers import loop as _Loop
 from ._mirror import mirror
 from .greenlet import Greenlet
 from .hub import _get_hub, get_hub

@@ -317,7 +317,7 @@ def _uvloop() -> Any:
 
 
 def test_loop_is_the_class_of_loops(config: Config) -> None:
-    from bridge._core.watchers import loop
+    from bridge._core.loop import loop
 
     assert config.loop is loop
     config.loop = "asyncio"
@@ -330,7 +330,7 @@ def test_loop_is_the_class_of_loops(config: Config) -> None:
 
 
 def test_a_loop_class_of_ones_own(config: Config) -> None:
-    from bridge._core.watchers import loop
+    from bridge._core.loop import loop
 
     class own(loop):
         pass

@@ -8,12 +8,12 @@ import pytest
 
 import bridge
 from bridge import core
-from bridge._core import watchers
+from bridge._core.loop import loop as Loop
 from bridge._core.callbacks import Callback
 
 
 def test_the_loop_and_its_watchers() -> None:
-    assert core.loop is watchers.loop
+    assert core.loop is Loop
     assert isinstance(bridge.get_hub().loop, core.loop)
     loop = bridge.get_hub().loop
     made = {

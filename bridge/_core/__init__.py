@@ -7,7 +7,9 @@ Layout (imports go downwards only)::
     callbacks   the object that `loop.run_callback` returns
     engine      ready queue, timer heap, the drain that an asyncio loop runs
     poller      which file descriptors are ready, one epoll instance per engine
-    watchers    gevent's loop API (io, timer, async_ ...) on top of an engine
+    watchers    gevent's watchers: io, timer, async_, phases
+    oswatchers  ... of signals, children and files that change
+    loop        gevent's loop API on top of an engine
     current     which hub is this thread's
     waiting     one wait of one greenlet; lines of waiters
     queues      putting and taking when nobody has to wait

@@ -36,7 +36,7 @@ from .poller import READ, Interest
 
 if TYPE_CHECKING:
     from .engine import Timer
-    from .watchers import loop as Loop
+    from .loop import loop as Loop
 
 __all__ = [
     "FIRST_LOOK",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent, greenlet
 
 from .errors import BlockingSwitchOutError
-from .watchers import loop as Loop
+from .loop import loop as Loop
 
 if TYPE_CHECKING:
     from .hub import Hub

@@ -51,9 +51,9 @@ from .current import (
     set_loop,
 )
 from .errors import BlockingSwitchOutError, HubDestroyed, InvalidSwitchError, LoopExit
+from .loop import loop as Loop
 from .waiter import Waiter
 from .waiting import Wait
-from .watchers import loop as Loop
 
 __all__ = [
     "Hub",

@@ -9,8 +9,8 @@ from greenlet import getcurrent, greenlet
 
 from .current import blocking_place, get_hub
 from .errors import ConcurrentObjectUseError
+from .loop import loop as Loop
 from .waiting import Wait
-from .watchers import loop as Loop
 
 if TYPE_CHECKING:
     from .hub import Hub

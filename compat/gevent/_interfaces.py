@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from bridge._core.callbacks import Callback
-from bridge._core.watchers import loop
+from bridge._core.loop import loop
 
 __all__ = ["ICallback", "ILoop", "IWatcher"]
 
