@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import gc
 import warnings
+import weakref
 from collections.abc import Awaitable, Generator, Iterator
 from typing import Any
 
@@ -589,3 +591,157 @@ async def test_run_in_a_coroutine_is_refused_and_says_what_to_write() -> None:
             bridge.run(give(1))
         with pytest.raises(RuntimeError, match="await main"):
             bridge.run(give, 1)
+
+
+# -- the task of a greenlet ---------------------------------------------------------------------------------
+
+
+def test_sleep_0_lets_tasks_that_were_made_before_begin() -> None:
+    log: list[str] = []
+
+    async def child() -> None:
+        log.append("child")
+
+    async def main() -> None:
+        task = asyncio.create_task(child())
+        await asyncio.sleep(0)
+        log.append("main")
+        await task
+
+    bridge.await_(main())
+    assert log == ["child", "main"]
+
+
+def test_the_task_of_a_greenlet_looks_like_any_other() -> None:
+    async def main() -> Any:
+        task = asyncio.current_task()
+        assert isinstance(task, asyncio.Task) and task.get_loop() is asyncio.get_running_loop()
+        assert not task.done() and not task.cancelled() and task.cancelling() == 0
+        task.set_name("mine")
+        assert task.get_name() == "mine" and "mine" in repr(task)
+        await asyncio.sleep(0)
+        assert task in asyncio.all_tasks()
+        assert task.get_coro().__name__ == "main"
+        assert task.get_stack()
+        assert hash(task) is not None
+        with pytest.raises(RuntimeError, match="cannot await on itself"):
+            await task
+        return task
+
+    task = bridge.await_(main())
+    assert task.done()
+
+    async def after() -> Any:
+        assert asyncio.current_task() is not None
+        return asyncio.all_tasks()
+
+    assert task not in bridge.await_(after())
+
+
+def test_cancelling_the_task_of_a_greenlet_raises_in_the_coroutine() -> None:
+    async def main(itself: bool) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        if itself:
+            assert task.cancel("by hand")
+        else:
+            asyncio.get_running_loop().call_soon(task.cancel, "by hand")
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError as e:
+            assert task.cancelling() == 1
+            assert task.uncancel() == 0
+            return str(e)
+        raise AssertionError
+
+    assert bridge.await_(main(True)) == "by hand"
+    assert bridge.await_(main(False)) == "by hand"
+
+    async def last() -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+
+    with pytest.raises(asyncio.CancelledError):
+        bridge.await_(last())
+    assert bridge.await_(asyncio.sleep(0, 5)) == 5
+
+
+@pytest.mark.parametrize("end", ["result", "error", "cancel"])
+def test_who_waits_for_the_task_of_a_greenlet_sees_its_end(end: str, errors: list[Any]) -> None:
+    tasks: list[Any] = []
+
+    async def main() -> int:
+        tasks.append(asyncio.current_task())
+        await asyncio.sleep(0.001 if end != "cancel" else 1000)
+        if end == "error":
+            raise LookupError
+        return 5
+
+    async def watch() -> Any:
+        while not tasks:
+            await asyncio.sleep(0)
+        if end == "cancel":
+            asyncio.get_running_loop().call_soon(tasks[0].cancel)
+        return (await asyncio.gather(tasks[0], return_exceptions=True))[0]
+
+    g = bridge.spawn(lambda: bridge.await_(main()))
+    seen = bridge.await_(watch())
+    g.join()
+    if end == "result":
+        assert seen == g.value == 5
+    else:
+        assert type(seen) is type(g.exception) is (LookupError if end == "error" else asyncio.CancelledError)
+    assert tasks[0].done()
+
+
+def test_a_greenlet_s_awaits_leave_nothing_behind() -> None:
+    async def coroutine() -> Any:
+        await asyncio.sleep(0)
+        return asyncio.current_task()
+
+    g: Any = bridge.spawn(lambda: bridge.await_(coroutine()))
+    task = weakref.ref(g.get())
+    g = weakref.ref(g)
+    bridge.sleep(0.001)  # past the drain, and the callback, in which it ended
+    gc.collect()
+    assert g() is None and task() is None
+
+
+def test_a_coroutine_that_yields_nonsense_is_told_so() -> None:
+    class Nonsense:
+        def __await__(self) -> Any:
+            yield 7
+
+    with pytest.raises(RuntimeError, match="bad yield: 7"):
+        bridge.await_(Nonsense())  # type: ignore[arg-type]
+
+    async def other_loop() -> None:
+        loop = asyncio.SelectorEventLoop()
+        try:
+            await loop.create_future()
+        finally:
+            loop.close()
+
+    with pytest.raises(RuntimeError, match="attached to a different loop"):
+        bridge.await_(other_loop())
+
+
+def test_sync_to_async_does_not_suspend_for_what_does_not_block() -> None:
+    async def main() -> None:
+        order: list[str] = []
+        other = asyncio.create_task(asyncio.sleep(0))
+        assert await bridge.sync_to_async(lambda: order.append("function") or 5)() == 5  # type: ignore[func-returns-value]
+        assert order == ["function"] and not other.done()
+        await other
+
+        def blocks() -> Any:
+            with pytest.raises(RuntimeError, match="no running event loop"):
+                asyncio.get_running_loop()
+            inner = bridge.await_(asyncio.sleep(0, 7))
+            bridge.sleep(0)
+            return inner, bridge.spawn(lambda: 8).get()
+
+        task = asyncio.current_task()
+        assert await bridge.sync_to_async(blocks)() == (7, 8)
+        assert asyncio.current_task() is task
+
+    bridge.await_(main())

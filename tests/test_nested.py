@@ -148,14 +148,16 @@ def test_what_the_coroutine_leaves_is_ended_and_what_others_have_is_not(loop: st
             generators.append(generate("other generator"))
             await anext(generators[-1])
             tasks.append(asyncio.create_task(linger("other task")))
-            await asyncio.sleep(0.01)
+            await ended
             assert await anext(generators[0]) == 2
             return log[:]
         tasks = []
+        ended = bridge.event.Event()
         g = bridge.spawn(lambda: bridge.await_(other()))
         bridge.sleep(0)
         assert bridge.spawn(asyncio.run, leave("a")).get() == "a"
         assert sorted(log) == ["a generator", "a grandchild", "a task"], log
+        ended.set()
         assert sorted(g.get()) == ["a generator", "a grandchild", "a task"]
         assert not tasks[0].done()
         tasks[0].cancel()

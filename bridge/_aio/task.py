@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from asyncio import _enter_task, _leave_task
+from asyncio import _enter_task, _leave_task, _register_task
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from itertools import count
@@ -44,11 +44,9 @@ __all__ = ["Blocking", "GreenletTask", "blocking_of", "drive"]
 _numbers = count(1)
 
 #: Since 3.14 all_tasks() does not ask a task whether it is done: it has to be told.
-_register: Callable[[Any], object] | None = None
 _unregister: Callable[[Any], object] | None = None
 if sys.version_info >= (3, 14):
-    from asyncio import _register_task as _register
-    from asyncio import _unregister_task as _unregister
+    _unregister = asyncio._unregister_task
 
 
 class _StandIn(Coroutine[Any, Any, Any]):
@@ -89,23 +87,26 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
     #: for the end of the loop: only the greenlet can end it
     of_greenlet = True
 
+    #: The engine need not be told when what is awaited has ended: the greenlet that awaits it runs then.
+    ends_in_drain = True
+    #: what is being awaited now, the outermost; None between two awaits
+    awaiting: Any = None
+    #: somebody has cancelled it, waits for it, or has asked for more than whether it is done
+    touched = False
+    blocking: Blocking | None = None
+    _observed = False
+    _listed = False
+    _told: asyncio.Future[Any] | None = None
+    _waits_for: Any = None
+    _cancel_now = False
+    _cancel_message: Any = None
+    _requests = 0
+    _name = ""
+
     def __init__(self, engine: Engine) -> None:
         # not super().__init__(): see real()
         self.engine = engine
         self.aio = engine.aio
-        #: what is being awaited now, the outermost; None between two awaits
-        self.awaiting: Any = None
-        self._made = False
-        #: somebody has cancelled it, waits for it, or has asked for more than whether it is done
-        self.touched = False
-        self._observed = False
-        self._told: asyncio.Future[Any] | None = None
-        self._waits_for: Any = None
-        self._cancel_now = False
-        self._cancel_message: Any = None
-        self._requests = 0
-        self._name = ""
-        self.blocking: Blocking | None = None
         wait = self.wait = Wait.__new__(Wait)
         wait.engine = engine
         wait.greenlet = wait.target = None
@@ -113,12 +114,20 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
 
     def real(self) -> None:
         """Make the task below."""
-        if not self._made:
-            self._made = True
+        if self._told is None:
             told = self._told = self.aio.create_future()
             super().__init__(_StandIn(told), loop=self.aio, name=self.get_name(), context=Context())
             # nobody need end it: with its greenlet it goes
             self._log_destroy_pending = False
+
+    def enlist(self) -> None:
+        """It is to be found by all_tasks() for as long as it is not done."""
+        if _unregister is not None:
+            self.real()
+            _register_task(self)
+        elif not self._listed:
+            self._listed = True
+            _register_task(self)
 
     # -- for drive() --------------------------------------------------------------------------------
 
@@ -203,7 +212,7 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
 
     def cancelled(self) -> bool:
         """Whether it has ended by being cancelled."""
-        return self.awaiting is None and self._made and super().cancelled()
+        return self.awaiting is None and self._told is not None and super().cancelled()
 
     def add_done_callback(self, fn: Any, *, context: Context | None = None) -> None:
         """Have ``fn(task)`` called when what is awaited now has ended."""
@@ -212,7 +221,7 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
 
     def remove_done_callback(self, fn: Any) -> int:
         """Take back :meth:`add_done_callback`."""
-        return super().remove_done_callback(fn) if self._made else 0
+        return super().remove_done_callback(fn) if self._told is not None else 0
 
     def result(self) -> Any:
         """The result of what was awaited, if somebody has waited for that."""
@@ -271,7 +280,7 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
 
     @property
     def _callbacks(self) -> Any:
-        return super()._callbacks if self._made else []
+        return super()._callbacks if self._told is not None else []
 
     def get_stack(self, *, limit: int | None = None) -> list[Any]:
         """The frames of what is awaited, as of any task."""
@@ -323,9 +332,7 @@ def drive(engine: Engine, current: greenlet, coroutine: Any) -> Any:
         except StopIteration as e:
             result = e.value
         else:
-            task.real()
-            if _register is not None:
-                _register(task)
+            task.enlist()
             try:
                 result = _go_on(engine, current, task, coroutine, waits_for)
             finally:
@@ -363,9 +370,10 @@ def _go_on(engine: Engine, current: greenlet, task: GreenletTask, coroutine: Any
             if waits_for is not None:
                 error = _wait(engine, current, task, waits_for)
             else:
-                # asyncio.sleep(0): the others who are ready go first
+                # asyncio.sleep(0): after all that the loop has to call now, tasks that were made just
+                # before, say
                 _arm(wait, current)
-                wait.wake()
+                aio.call_soon(task.wake, None, context=engine._context)
             while error is None:
                 try:
                     wait.block()
@@ -406,7 +414,7 @@ def _go_on(engine: Engine, current: greenlet, task: GreenletTask, coroutine: Any
                 set_running(None)
     finally:
         interruption = None
-        wait.greenlet = None
+        wait.greenlet = wait.target = None
 
 
 def _arm(wait: Wait, current: greenlet) -> None:

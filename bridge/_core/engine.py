@@ -21,7 +21,8 @@ saves the way through the hub. It goes to the hub when the next entry is a callb
 run in the hub), when nothing is ready, or when its ``turns`` are used up. Then the hub looks at the
 clock: a drain goes on for ``BUDGET`` seconds, then the loop gets to poll its files and run its tasks.
 Looking at the clock at each switch would cost as much as a third of the switch. A drain polls the sockets by
-itself, as a look at them costs a tenth of a round of the loop: now and then while it is busy, and before it ends.
+itself, as a look at them costs a tenth of a round of the loop: now and then while it is busy, and before it
+ends.
 
 *Armed* means that an append to ``ready`` will be seen without further ado: a drain is running, or one
 is scheduled, or the loop is not running and will drain first thing when it is. Whoever appends while
@@ -601,7 +602,8 @@ class Engine:
             for task in tasks - set(self._watched_tasks):
                 # when the last one ends without waking anybody, the question has to be asked again
                 self._watched_tasks.add(task)
-                task.add_done_callback(self._look_again)
+                if not getattr(task, "ends_in_drain", False):  # else the end of that drain asks
+                    task.add_done_callback(self._look_again)
             return True
         own = (getattr(self.aio, "_read_from_self", None), self._arm_again, self.entry)
         if any(h._callback not in own and not h._cancelled for h in getattr(self.aio, "_ready", ())):
