@@ -32,6 +32,8 @@ class _RawLink:
     def wake(self) -> None:
         if not self.woken:
             self.woken = True
+            if self.dead:  # it has left the line: unlink() shall find it until it is called
+                self.source._leaving(self)
             loop = self.hub.loop  # not kept: tests replace the loop of a hub
             if self.hub.thread_ident == get_ident():
                 loop.call(self._run)
@@ -47,6 +49,8 @@ class _RawLink:
         """A callback that was told is called."""
 
     def _run(self) -> None:
+        if self.dead:
+            self.source._left(self)
         if self.callback is None:  # unlinked meanwhile
             return
         try:
@@ -60,9 +64,11 @@ class _RawLink:
 class AbstractLinkable:
     """An object that greenlets, coroutines and callbacks can wait for."""
 
-    __slots__ = ("__weakref__", "_line")
+    __slots__ = ("__weakref__", "_called_soon", "_line")
 
     _line: WaitLine | None
+    #: Callbacks that were told when everybody left the line; not there before the first.
+    _called_soon: list[_RawLink]
 
     def ready(self) -> bool:
         """True if a wait would not block."""
@@ -90,12 +96,16 @@ class AbstractLinkable:
             link.wake()
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
-        """Take back :meth:`rawlink`; nothing if there is no such callback."""
+        """Take back :meth:`rawlink`, up to the moment of the call; nothing if there is no such callback."""
         for link in tuple(self._line or ()):
             if type(link) is _RawLink and not link.dead and link.callback == callback:
                 link.callback = None  # type: ignore[assignment]
                 self._line.discard(link)  # type: ignore[union-attr]
                 self._link_left()
+                return
+        for link in getattr(self, "_called_soon", ()):
+            if link.callback == callback:
+                link.callback = None
                 return
 
     def _line_of_waiters(self) -> WaitLine:
@@ -106,6 +116,18 @@ class AbstractLinkable:
             if line is None:
                 line = self._line = made
         return line
+
+    def _leaving(self, link: _RawLink) -> None:
+        """A callback was told as it left the line; it is called in the next round."""
+        try:
+            self._called_soon.append(link)
+        except AttributeError:
+            self._called_soon = [link]
+
+    def _left(self, link: _RawLink) -> None:
+        """It is its turn to be called."""
+        if link in (soon := getattr(self, "_called_soon", ())):  # not if it was told before it left
+            soon.remove(link)
 
     def _link_done(self, link: _RawLink) -> None:
         """A callback has been called: it leaves the line."""

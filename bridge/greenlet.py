@@ -304,7 +304,7 @@ class Greenlet(greenlet, Generic[T]):
         """A name for people; ``Greenlet-N`` unless assigned."""
         own = self.__dict__.get("name")
         if own is None:
-            own = self.__dict__["name"] = f"{type(self).__name__}-{self.minimal_ident}"
+            own = self.__dict__["name"] = f"Greenlet-{self.minimal_ident}"  # of subclasses too, as in gevent
         return own
 
     @name.setter
@@ -318,14 +318,10 @@ class Greenlet(greenlet, Generic[T]):
         return f' "{self.name}"' if "name" in self.__dict__ or "_ident" in self.__dict__ else ""
 
     def _formatinfo(self) -> str:
-        try:
-            return self.__dict__["_info"]  # type: ignore[no-any-return]
-        except KeyError:
-            pass
         # shown with its function even after the end; with arguments only before
         func: Any = self._run
         if getattr(func, "__func__", None) is Greenlet._run:
-            info = ": _run" if type(self) is Greenlet else ""
+            info = ": _run"
         else:
             bound = getattr(func, "__self__", None)
             name = getattr(func, "__name__", None)

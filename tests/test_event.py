@@ -157,6 +157,30 @@ def test_unlinked_callbacks_are_not_called() -> None:
     assert called == []
 
 
+@pytest.mark.parametrize("make", [Event, AsyncResult])
+def test_a_callback_can_take_back_one_whose_turn_is_next(make: Callable[[], Any]) -> None:
+    source = make()
+    called: list[str] = []
+
+    def first(_: Any) -> None:
+        called.append("first")
+        source.unlink(second)
+
+    def second(_: Any) -> None:
+        called.append("second")
+
+    source.rawlink(first)
+    source.rawlink(second)
+    source.rawlink(second)
+    source.set()
+    settle()
+    assert called == ["first", "second"]  # one of two was taken back
+    source.unlink(second)  # nothing is left of them
+    source.rawlink(second)
+    settle()
+    assert called == ["first", "second", "second"]
+
+
 def test_the_same_callback_linked_twice_is_called_twice() -> None:
     event = Event()
     called: list[Any] = []

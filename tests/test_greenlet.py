@@ -1160,7 +1160,13 @@ def test_names_and_repr() -> None:
         def _run(self) -> None: ...
 
     s = Sub()
-    assert repr(s) == f"<Sub at {id(s):#x}: _run>" and s.name == f"Sub-{s.minimal_ident}"
+    assert repr(s) == f"<Sub at {id(s):#x}: _run>" and s.name == f"Greenlet-{s.minimal_ident}"
+
+    class Bare(Greenlet[Any]):
+        pass
+
+    bare = Bare(None, "one", y="two")
+    assert repr(bare) == f"<Bare at {id(bare):#x}: _run('one', y='two')>"
 
 
 def test_a_builtin_that_blocks_has_a_name_and_a_loop_like_any_other() -> None:
