@@ -126,7 +126,8 @@ class AbstractLinkable:
 
     def _left(self, link: _RawLink) -> None:
         """It is its turn to be called."""
-        if link in (soon := getattr(self, "_called_soon", ())):  # not if it was told before it left
+        soon: list[_RawLink] = getattr(self, "_called_soon", [])
+        if link in soon:  # not if it was told before it left
             soon.remove(link)
 
     def _link_done(self, link: _RawLink) -> None:
