@@ -18,6 +18,7 @@ from __future__ import annotations
 import inspect
 import sys
 import weakref
+from asyncio import CancelledError
 from collections.abc import Callable, Generator
 from contextvars import copy_context
 from functools import partial
@@ -460,7 +461,21 @@ class Greenlet(greenlet, Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         """In a coroutine: the value; cancelling the waiting task cancels the greenlet."""
-        return _await_greenlet(self).__await__()
+        if self._phase != ENDED and not self.dead:
+            from ._aio.asyncwait import AsyncWait
+
+            wait = AsyncWait()
+            self._add(wait)
+            try:
+                yield from wait.future
+            except CancelledError as e:
+                wait.woken = True
+                yield from _cancel(self, e).__await__()
+                raise
+            finally:
+                if self._links is not None:
+                    self.unlink(wait)
+        return self.get(block=False)
 
     async def aget(self, timeout: float | None = None) -> T:
         """In a coroutine: wait for the end and give the value; never touches the greenlet.
@@ -615,19 +630,12 @@ def _is_async(func: Any) -> bool:
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(type(func).__call__)
 
 
-async def _await_greenlet(g: Greenlet[T]) -> T:
-    from asyncio import CancelledError
-
-    try:
-        await g._await_end(None)
-    except CancelledError as e:
-        # asyncio's rule for awaiting a task: cancelled with its waiter, and waited for
-        g._quiet = True
-        g.kill(CancelledError(*e.args), block=False)
-        while not g.ready():
-            try:
-                await g._await_end(None)
-            except CancelledError:
-                g.kill(CancelledError, block=False)
-        raise
-    return g.get(block=False)
+async def _cancel(g: Greenlet[Any], cancelled: CancelledError) -> None:
+    """Asyncio's rule for awaiting a task: it is cancelled with its waiter, and waited for."""
+    g._quiet = True
+    g.kill(CancelledError(*cancelled.args), block=False)
+    while not g.ready():
+        try:
+            await g._await_end(None)
+        except CancelledError:
+            g.kill(CancelledError, block=False)

@@ -21,6 +21,7 @@ from weakref import ref
 from greenlet import getcurrent, gettrace, greenlet, settrace
 
 from ._core.current import get_hub, get_hub_if_exists
+from ._waits import format_waits
 from .local import all_local_dicts_for_greenlet
 
 __all__ = [
@@ -102,6 +103,9 @@ def format_run_info(
 ) -> list[str]:
     """What threads and greenlets there are in this process, where each is and where it comes from: lines.
 
+    At the end come all greenlets and asyncio tasks that wait, each below who waits for it, and where it
+    stands.
+
     ``thread_stacks`` and ``greenlet_stacks``: whether to show the stack of each running one (where
     greenlets were spawned is shown in any case). ``limit``: show so many frames of a stack at the most.
     ``current_thread_ident``: the thread to mark as the current one, by default the caller's.
@@ -119,6 +123,9 @@ def format_run_info(
     for tree in GreenletTree.forest():
         lines.append("---- Thread boundary")
         lines.extend(tree.format_lines(details=details))
+    waits = format_waits()
+    if waits:
+        lines += [_RULE, "* Waits", _RULE, *waits]
     return lines
 
 

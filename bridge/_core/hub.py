@@ -476,6 +476,12 @@ class Hub(greenlet):
     def threadpool(self) -> None:
         self._threadpool = None
 
+    def format_run_info(self) -> list[str]:
+        """What :func:`bridge.util.format_run_info` says: threads, greenlets, tasks and who waits for whom."""
+        from bridge.util import format_run_info
+
+        return format_run_info()
+
     # -- end --------------------------------------------------------------------------------------
 
     def destroy(self, destroy_loop: bool | None = None) -> None:
