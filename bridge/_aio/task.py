@@ -455,6 +455,8 @@ class Blocking:
     """The engine as seen by code that blocks in a coroutine which a greenlet awaits."""
 
     turns = 0
+    #: a socket is never at home here: the loop of the thread is asked for its edges
+    edges = None
 
     def __init__(self, task: GreenletTask) -> None:
         self.task = task
