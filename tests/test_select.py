@@ -19,6 +19,7 @@ import pytest
 import bridge
 from bridge import _fdwait, select, selectors
 from bridge import os as bridge_os
+from bridge import socket as bridge_socket
 from bridge._core import poller as poller_module
 from bridge._fdwait import wait_fd, wait_read, wait_readwrite, wait_write
 from bridge.exceptions import BlockingSwitchOutError
@@ -408,6 +409,23 @@ def test_closing_a_descriptor_ends_the_select_for_it(pipe: Pipes, size: int) -> 
     bridge.sleep(0.001)
     pipe.close(readers[-1], bridge_os.close)
     assert g.get(timeout=5) == errno.EBADF
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("delay", [0, 0.001])
+def test_a_socket_closed_meanwhile_is_ready_one_closed_before_is_an_error(size: int, delay: float) -> None:
+    pairs = [bridge_socket.socketpair() for _ in range(size)]
+    lefts = [left for left, _ in pairs]
+    try:
+        bridge.spawn_later(delay, lefts[-1].close) if delay else bridge.spawn(lefts[-1].close)
+        assert select.select(lefts, [], [], 5) == ([lefts[-1]], [], [])
+        for timeout in (5, 0):
+            with pytest.raises(ValueError, match="file descriptor cannot be a negative integer"):
+                select.select(lefts, [], [], timeout)
+    finally:
+        for pair in pairs:
+            pair[0].close()
+            pair[1].close()
 
 
 @pytest.mark.parametrize("size", [8, 40])
