@@ -62,8 +62,8 @@ def select(
 
     Returns three lists with those that are ready, three empty ones when the time is over. A socket or file
     that another greenlet closes meanwhile counts as ready: using it says what is wrong. ValueError for a
-    negative timeout or fd, OSError (EBADF) for a number that is not open, TypeError for what has no fd. Blocks
-    the greenlet, and lets others run in any case; in a coroutine only below a portal.
+    negative timeout or fd, OSError (EBADF) for a number that is not open, TypeError for what has no fd.
+    Blocks the greenlet, and lets others run in any case; in a coroutine only below a portal.
     """
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout must be non-negative, not {timeout!r}")
