@@ -35,6 +35,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ._imports import after_import
+
 if TYPE_CHECKING:
     # 8 ms at run time: it imports importlib.resources, tempfile and zipfile
     from importlib.abc import InspectLoader, Loader, MetaPathFinder
@@ -90,8 +92,6 @@ SHARED = frozenset(
     ]
 )
 
-_SPAWN = "multiprocessing.spawn"
-
 
 def install_as_gevent() -> None:
     """Make ``import gevent`` and ``import gevent.*`` give bridge, from now on and in the whole process.
@@ -123,9 +123,7 @@ def install_as_gevent() -> None:
     if "gevent" in sys.modules and sys.modules["gevent"] is None:
         del sys.modules["gevent"]  # None forbids the import
     sys.meta_path.insert(0, _Finder())
-    spawn = sys.modules.get(_SPAWN)
-    if spawn is not None:
-        _tell_children(spawn)
+    after_import("multiprocessing.spawn", _tell_children)
 
 
 def is_installed() -> bool:
@@ -168,11 +166,6 @@ class _Finder(MetaPathFinder):
             return _alias(fullname)
         if fullname == "gevent":
             return _package_spec()
-        if fullname == _SPAWN:
-            spec = PathFinder.find_spec(fullname, path, target)
-            if spec is not None and spec.loader is not None:
-                spec.loader = _SpawnLoader(spec.loader)
-            return spec
         return None
 
 
@@ -224,23 +217,6 @@ class _Alias(InspectLoader):
         if not hasattr(loader, "get_code"):
             raise ImportError(f"{loader!r} cannot show the code of {self.real.name}", name=self.real.name)
         return loader  # type: ignore[no-any-return]
-
-
-class _SpawnLoader(Loader):
-    """Loads multiprocessing.spawn, then makes it tell its children."""
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self.loader
-        module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        _tell_children(module)
 
 
 def _tell_children(spawn: ModuleType) -> None:

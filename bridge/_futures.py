@@ -19,7 +19,7 @@ from weakref import ref
 from ._core.callbacks import Callback
 from ._core.hub import get_hub, get_hub_if_exists
 from ._core.waiting import Wait, WaitLine
-from ._workers import NativeWait
+from ._threadwait import ThreadWait
 from .event import Event
 
 __all__ = ["Future"]
@@ -52,7 +52,7 @@ class _Condition:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Give the lock up until woken, for ``timeout`` seconds at the most; was it that?"""
-        wait: Any = NativeWait() if get_hub_if_exists() is None else Wait()
+        wait: Any = ThreadWait() if get_hub_if_exists() is None else Wait()
         line = self._line
         line.append(wait)
         state = self._lock._release_save()

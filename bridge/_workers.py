@@ -48,6 +48,7 @@ from ._core.callbacks import Callback
 from ._core.engine import Engine
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub, get_hub_if_exists, hub_local
+from ._threadwait import ThreadWait
 from .event import Event
 from .greenlet import _is_async
 
@@ -55,7 +56,6 @@ __all__ = [
     "Call",
     "Crew",
     "Flights",
-    "NativeWait",
     # originals, for modules that may be imported after patching
     "ThreadLocal",
     "WorkerGreenlet",
@@ -161,27 +161,6 @@ class Call:
     def fail(self, worker: greenlet | None, error: BaseException) -> None:
         """In the worker: the function has raised. Without one: there is none to call it."""
         raise TypeError(f"{type(self).__name__} must define fail()")
-
-
-class NativeWait:
-    """A wait of a thread that has no hub and needs none: the thread blocks. With the face of ``Wait``."""
-
-    __slots__ = ("dead", "lock", "woken")
-
-    def __init__(self) -> None:
-        self.lock = allocate_lock()
-        self.lock.acquire()
-        self.woken = self.dead = False
-
-    def block(self, timeout: float | None = None) -> bool:
-        """Block the thread until :meth:`wake` (True) or for ``timeout`` seconds (False)."""
-        return self.lock.acquire(True, -1 if timeout is None else max(timeout, 0))
-
-    def wake(self) -> None:
-        """End the wait. From any thread."""
-        if not self.woken:  # atomic
-            self.woken = True
-            self.lock.release()
 
 
 # -- threads -------------------------------------------------------------------------------------------
@@ -371,7 +350,7 @@ class Crew:
 
     def _wait_natively(self, condition: Callable[[], bool]) -> None:
         while not condition() and not _exiting:
-            wait = NativeWait()
+            wait = ThreadWait()
             self.changed._line_of_waiters().append(wait)
             if condition():
                 wait.wake()

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 import bridge
-from bridge.monkey._imports import after_import
+from bridge._imports import after_import
 from bridge.monkey._native import Semaphore, Thread, in_greenlet
 from bridge.monkey._views import View, copy_class, rebase_class
 

@@ -17,7 +17,7 @@ queue stops the loop:
   the same thread. Where a loop runs when it gets its first job, that thread is a real one.
 
 The modules are imported by few programs, and take long; so this is done after they have been imported,
-whenever that is (:mod:`._imports`).
+whenever that is (:mod:`bridge._imports`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from weakref import WeakKeyDictionary
 from bridge._fdwait import wait_read, wait_write
 from bridge.hub import sleep
 
-from ._imports import after_import
+from .._imports import after_import
 from ._native import Thread, in_greenlet
 from ._views import View, copy_class, rebase_class
 

@@ -15,7 +15,7 @@ else:
 
 __all__ = ["after_import"]
 
-_waiting: dict[str, Callable[[Any], object]] = {}
+_waiting: dict[str, list[Callable[[Any], object]]] = {}
 
 
 def after_import(name: str, function: Callable[[Any], object]) -> None:
@@ -26,7 +26,7 @@ def after_import(name: str, function: Callable[[Any], object]) -> None:
         return
     if not _waiting:
         sys.meta_path.insert(0, _Finder())
-    _waiting[name] = function
+    _waiting.setdefault(name, []).append(function)
 
 
 class _Finder(MetaPathFinder):
@@ -55,6 +55,5 @@ class _Loader(Loader):
             module.__spec__.loader = self.loader
         module.__loader__ = self.loader
         self.loader.exec_module(module)
-        function = _waiting.pop(module.__name__, None)
-        if function is not None:
+        for function in _waiting.pop(module.__name__, ()):
             function(module)
