@@ -96,7 +96,7 @@ def _is_numeric(family: int, host: str | bytes) -> bool:
 def resolve_address(family: int, address: Any, kind: int = _SOCK_STREAM, flags: int = 0) -> Any:
     """``address`` as a socket of this ``family`` can take it without looking up a name.
 
-    That would block the thread. Blocks the greenlet if there is a name to look up; gaierror for an unknown one.
+    That would block the thread. Blocks the greenlet to look up a name; gaierror for an unknown one.
     """
     if family not in (_AF_INET, _AF_INET6) or not isinstance(address, tuple) or len(address) < 2:
         return address

@@ -62,7 +62,7 @@ def ticking(function: Callable[[], Any]) -> Any:
         result = function()
     finally:
         ticker.kill()
-    assert len(ticks) > 3
+    assert len(ticks) > 1  # it began, and went on
     return result
 
 
