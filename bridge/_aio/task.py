@@ -333,9 +333,11 @@ def drive(engine: Engine, current: greenlet, coroutine: Any) -> Any:
             result = e.value
         else:
             task.enlist()
+            engine.refs += 1  # a reason to go on, as any task; to ask all_tasks() is slow
             try:
                 result = _go_on(engine, current, task, coroutine, waits_for)
             finally:
+                engine.refs -= 1
                 if _unregister is not None:
                     _unregister(task)
         if task._cancel_now:
