@@ -235,7 +235,9 @@ class SimpleQueue(QueueBase, Generic[T]):
         def get_nowait(self) -> T: ...
 
     def _put_slowly(self, item: T, block: bool, timeout: float | Timeout | None) -> None:
-        """put(): full, shut down, or the methods of a subclass are to be used."""
+        """put(): full, shut down, with a timeout, or the methods of a subclass are to be used."""
+        if block and timeout is not None:
+            check_timeout(timeout)
         if self._try_put(item) is not NOT_YET:
             return
         if not block:
@@ -243,7 +245,6 @@ class SimpleQueue(QueueBase, Generic[T]):
         if timeout is None and self._plain:
             self._wait_for_place(item)
             return
-        check_timeout(timeout)
         if cannot_block():
             raise Full
         stand_in_line(self._putters, lambda: self._try_put(item), self._has_place, timeout, Full)
@@ -287,7 +288,7 @@ class SimpleQueue(QueueBase, Generic[T]):
         if getters and not getters[0].woken:  # atomic; getters.tell() without the call
             getters[0].wake()
         if line and self._has_place():
-            line.tell()
+            line.tell_next()
 
     def _try_put(self, item: T) -> Any:
         if self.is_shutdown:
@@ -367,10 +368,10 @@ class SimpleQueue(QueueBase, Generic[T]):
                 line.trim()
         else:
             line.discard(wait)
-        if self._items and line:
-            line.tell()
         if self._putters:
-            self._putters.tell()
+            self._putters.tell_next()
+        if self._items and line:
+            line.tell_next()
         return item  # type: ignore[no-any-return]
 
     def peek(self, block: bool = True, timeout: float | Timeout | None = None) -> T:

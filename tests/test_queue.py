@@ -242,7 +242,11 @@ def test_limits(cls: Any) -> None:
         with pytest.raises(bridge.Timeout) as caught:
             get(timeout=expired)
         assert caught.value is expired
-    queue.put(1)
+    with pytest.raises(ValueError, match="non-negative"):
+        queue.put(1, timeout=-1)  # also where nobody would have to wait
+    queue.put(1, False, -1)
+    assert queue.get() == 1
+    queue.put(1, timeout=1)
     for kwargs in ({"block": False}, {"timeout": 0}, {"timeout": 0.001}):
         with pytest.raises(Full):
             queue.put(2, **kwargs)

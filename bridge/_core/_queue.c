@@ -196,7 +196,8 @@ put(Queue *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
     if (sort_arguments("put", args, nargs, kwnames, names, 1, 3, values + 1) < 0) {
         return NULL;
     }
-    int done = put_quickly(self, values[1]);
+    int timed = values[3] != NULL && values[3] != Py_None; /* the slow way looks at the timeout */
+    int done = timed ? 0 : put_quickly(self, values[1]);
     if (done > 0) {
         Py_RETURN_NONE;
     }

@@ -61,7 +61,7 @@ class QueueBase:
 
         Raises ShutDown after shutdown().
         """
-        if len(self._items) < self._limit:
+        if timeout is None and len(self._items) < self._limit:  # the slow way looks at the timeout
             self._tasks += 1
             self._push(item)
             line = self._getters
