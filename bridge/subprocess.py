@@ -271,8 +271,9 @@ class Popen(_BasePopen):
         except BrokenPipeError:
             pass  # of no interest here
         if self._input and not isinstance(stdin, _Nonblocking):
-            self._stdin_write(input)  # type: ignore[attr-defined]
-        elif self._input:
+            self._stdin_write(input)  # type: ignore[attr-defined]  # closes it, too
+            return
+        if self._input:
             fd = stdin.fileno()
             with memoryview(self._input) as view, view.cast("B") as octets:
                 while self._input_offset < len(octets):

@@ -223,6 +223,27 @@ def test_a_running_child_is_a_reason_to_go_on() -> None:
 # -- communicating ----------------------------------------------------------------------------------
 
 
+def test_communicate_closes_a_stdin_of_the_programs_own_once() -> None:
+    calls: list[Any] = []
+
+    class Stdin:
+        closed = False
+
+        def write(self, data: bytes) -> None:
+            calls.append(data)
+            raise BrokenPipeError
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None:
+            calls.append("close")
+
+    with Popen([sys.executable, "-c", ""]) as child:
+        child.stdin = Stdin()  # type: ignore[assignment]
+        child.communicate(b"data")
+        assert calls == [b"data", "close"]
+
+
 def test_communicate_with_more_than_the_pipes_hold() -> None:
     script = "cat > /dev/null; head -c 300000 /dev/zero; head -c 200000 /dev/zero >&2"
     with Ticker() as ticker, sh(script, stdin=PIPE, stdout=PIPE, stderr=PIPE) as child:
