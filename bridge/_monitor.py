@@ -23,6 +23,7 @@ from weakref import ref
 from greenlet import greenlet
 
 from ._config import config
+from ._core import native
 from ._core.current import hub_local
 from .events import (
     EventLoopBlocked,
@@ -32,15 +33,14 @@ from .events import (
     implementer,
     notify,
 )
-from .monkey import get_original
 from .util import GreenletTracer
 
 __all__ = ["MonitorWarning", "PeriodicMonitoringThread"]
 
 # Functions of the system, whatever has been patched; names of this module, so that tests may replace them.
-get_thread_ident: Callable[[], int] = get_original("_thread", "get_ident")
-start_new_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
-thread_sleep: Callable[[float], None] = get_original("time", "sleep")
+get_thread_ident: Callable[[], int] = native.get_thread_ident
+start_new_thread: Callable[..., int] = native.start_new_thread
+thread_sleep: Callable[[float], None] = native.thread_sleep
 
 
 class MonitorWarning(RuntimeWarning):

@@ -3,6 +3,7 @@
 Layout (imports go downwards only)::
 
     accelerated what is compiled, where it is
+    native      functions of the system, before any patching
     errors      exceptions of the engine
     callbacks   the object that `loop.run_callback` returns
     engine      ready queue, timer heap, the drain that an asyncio loop runs
@@ -18,4 +19,5 @@ Layout (imports go downwards only)::
 """
 
 from . import accelerated as accelerated
+from . import native as native
 from .hub import Hub as Hub
