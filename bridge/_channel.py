@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from queue import Empty, Full
-from typing import Any, Generic, TypeVar
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._aio.asyncwait import AsyncWait
 from ._core.errors import BlockingSwitchOutError
@@ -46,6 +47,9 @@ class _Deposit:
 
 class Channel(Generic[T]):
     """A queue that holds nothing: put() waits until a getter has taken the item."""
+
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)  # as the standard library's, not typing's
 
     __slots__ = ("__weakref__", "getters", "putters")
 

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import random
 import time
+import types
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -547,3 +548,8 @@ def test_100_000_waiters_killed_in_random_order_cost_linear_time() -> None:
     small = min(_killing(5_000) for _ in range(3))
     # linear is 20 times as much, quadratic 400 times
     assert _killing(100_000) < 100 * small
+
+
+@pytest.mark.parametrize("cls", [*QUEUES, Channel])
+def test_the_classes_can_be_subscripted_in_annotations(cls: Any) -> None:
+    assert isinstance(cls[int], types.GenericAlias) and cls[int].__origin__ is cls
