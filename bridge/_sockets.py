@@ -45,7 +45,6 @@ _GiveupOnSendfile: Any = getattr(__socket__, "_GiveupOnSendfile", OSError)
 _sendfile: Any = getattr(os, "sendfile", None)
 
 _c_accept = _c_socket._accept
-_c_bind = _c_socket.bind
 _c_connect_ex = _c_socket.connect_ex
 _c_recv = _c_socket.recv
 _c_recv_into = _c_socket.recv_into
@@ -193,19 +192,6 @@ class socket(WaitingSocket):
             self._channel.release(WRITE)
         else:
             self._channel.release(READ | WRITE)
-
-    def bind(self, address: Any, /) -> None:
-        """Bind to ``address``; the name of a host is looked up by the hub's resolver.
-
-        OSError if that fails, gaierror for an unknown host. Blocks the greenlet to look up a name; in
-        a coroutine without a portal that blocks the thread, as always.
-        """
-        if _c_fileno(self) >= 0:
-            try:
-                address = self._resolve(address)
-            except BlockingSwitchOutError:
-                pass
-        _c_bind(self, address)
 
     def accept(self) -> tuple[socket, Any]:
         """Wait for a connection; returns a socket for it, and the address of its other end.
