@@ -15,8 +15,9 @@ patch :func:`keep_originals` sees to it that everything below keeps what it has 
    these names are bound to a *view* instead: a module object that nobody else sees, with the originals in
    it. A copy of the names is not enough, as the functions of a module find their module by their globals:
    the original ``socket.socketpair()`` would make patched sockets. So a view has its own copies of the
-   functions, whose globals are those of the view. Classes stay the same objects, but for three: the socket,
-   whose ``accept()`` makes sockets; the thread (:mod:`._native`); and the pool of threads.
+   functions, whose globals are those of the view. Classes stay the same objects, but for four: the socket,
+   whose ``accept()`` makes sockets; ``Popen``, which spawns and waits; the thread (:mod:`._native`); and the
+   pool of threads.
    Exceptions, flags and constants must be the same objects on both sides, and are; this is why the modules
    are not simply executed a second time, as eventlet does. The two classes of selectors that are patched in
    place become native again when they are given to a loop.
@@ -110,6 +111,10 @@ def _finish_views() -> None:
         current_thread=_native.current_thread,
         get_ident=_native.get_ident,
     )
+    # asyncio waits for its children itself: a posix_spawn() that watches them would reap them first.
+    subprocess = _views["subprocess"].__dict__
+    subprocess["os"] = _views["os"]
+    subprocess["Popen"] = copy_class(subprocess["Popen"], subprocess, "_posix_spawn", "_try_wait")
     # They find themselves by name, `super(SSLContext, SSLContext)`, and would not, once it is replaced there.
     ssl = _views["ssl"].__dict__
     for name, value in list(vars(ssl["SSLContext"]).items()):
