@@ -16,6 +16,7 @@ import asyncio
 import inspect
 import io
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -52,6 +53,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # begun in the background by a shell; programs that the tests interrupt would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "engines(*modes): in which of owned, adopted (or none) the test is run"
     )
