@@ -203,7 +203,7 @@ def test_subprocesses(run_patched: Run, loop: str, order: str) -> None:
 
 
 @loops
-def test_a_child_that_asyncio_spawns_beside_greenlets_is_reaped_by_asyncio(run_patched: Run, loop: str) -> None:
+def test_children_of_asyncio_beside_greenlets_are_reaped_by_asyncio(run_patched: Run, loop: str) -> None:
     run_patched(
         """
         import logging
@@ -227,7 +227,8 @@ def test_a_child_that_asyncio_spawns_beside_greenlets_is_reaped_by_asyncio(run_p
             transport, _ = await second.subprocess_exec(asyncio.SubprocessProtocol, "sleep", "60")
             popen = transport.get_extra_info("subprocess")
             popen.kill()
-            assert popen.wait() == -signal.SIGKILL  # blocks the thread, as asyncio's own does
+            # blocks the thread, as without bridge; a thread of asyncio waits too and may be quicker
+            assert popen.wait() in (-signal.SIGKILL, 0)
             transport.close()
         logging.disable()  # asyncio finds out that it has been reaped
         second.run_until_complete(wait_for_it())
