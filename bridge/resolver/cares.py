@@ -15,7 +15,6 @@ watching them, and makes a new one.
 from __future__ import annotations
 
 import os
-from _queue import SimpleQueue
 from collections.abc import Callable
 from typing import Any
 
@@ -169,15 +168,43 @@ def _as_list(servers: Any) -> list[str]:
     return list(servers)
 
 
-def _free_in_a_real_thread() -> None:
-    """Start the thread that frees channels, in case that monkey patching has made greenlets of threads.
+class _OneByOne:
+    """In place of the queue in which pycares keeps the channels that its thread is to free.
 
-    It waits in a queue of C, and would block everything.
+    That thread waits for ever, in C. Where monkey patching has made greenlets of threads it would block
+    everything; and as long as there is a thread, a hub cannot tell that nothing will wake it any more. So
+    each channel is freed in a thread of its own.
     """
+
+    def __init__(self, manager: Any) -> None:
+        self._work = type(manager)._run_safe_shutdown_loop
+
+    def put(self, item: Any) -> None:
+        """Free a channel. From any thread."""
+        try:
+            start_new_thread(self._work, (_Once(item),))
+        except RuntimeError:
+            pass  # the process is at its end, and everything goes with it
+
+
+class _Once:
+    """A queue, and who has it, for one item."""
+
+    def __init__(self, item: Any) -> None:
+        self._queue = self
+        self._items = [item]
+
+    def get(self) -> Any:
+        """The item; SystemExit, which ends the thread, if there is none."""
+        if not self._items:
+            raise SystemExit
+        return self._items.pop()
+
+
+def _without_a_thread_for_ever() -> None:
     manager = getattr(pycares, "_shutdown_manager", None)
     if manager is not None and manager._thread is None:
-        manager._queue = SimpleQueue()
-        manager._thread = start_new_thread(manager._run_safe_shutdown_loop, ())
+        manager._thread = manager._queue = _OneByOne(manager)
 
 
-_free_in_a_real_thread()
+_without_a_thread_for_ever()
