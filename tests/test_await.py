@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import gc
+import os
 import warnings
 import weakref
 from collections.abc import Awaitable, Generator, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 import bridge
 from bridge import Greenlet, GreenletExit, Timeout
+from bridge import os as bridge_os
 from bridge.event import AsyncResult, Event
 from bridge.exceptions import BlockingSwitchOutError
 
@@ -745,3 +747,29 @@ def test_sync_to_async_does_not_suspend_for_what_does_not_block() -> None:
         assert asyncio.current_task() is task
 
     bridge.await_(main())
+
+
+@pytest.mark.engines("owned")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_awaits_on_its_own_loop_and_kills_what_waited_on_the_old_one() -> None:
+    async def slowly() -> int:
+        await asyncio.sleep(0.001)
+        return 5
+
+    assert bridge.await_(slowly()) == 5
+    waiting = bridge.spawn(bridge.await_, asyncio.sleep(1000))
+    bridge.sleep(0.001)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads and fork
+        pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            waiting.kill()
+            if isinstance(waiting.value, GreenletExit) and bridge.await_(slowly()) == 5:
+                status = 0
+        finally:
+            os._exit(status)
+    assert bridge_os.waitpid(pid, 0)[1] == 0
+    waiting.kill()
+    assert isinstance(waiting.value, GreenletExit)

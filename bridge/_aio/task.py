@@ -299,7 +299,7 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
 def task_of(g: greenlet, engine: Engine) -> GreenletTask:
     """The task of the greenlet ``g`` on the loop of ``engine``."""
     task: GreenletTask | None = g.__dict__.get("_bridge_task")
-    if task is None or task.engine is not engine or task.ended:
+    if task is None or task.aio is not engine.aio or task.ended:
         task = g.__dict__["_bridge_task"] = GreenletTask(engine)
     return task
 
@@ -315,7 +315,7 @@ def drive(engine: Engine, current: greenlet, coroutine: Any) -> Any:
     except AttributeError:
         task = task_of(current, engine)
     else:
-        if task.engine is not engine or task.ended:
+        if task.aio is not engine.aio or task.ended:  # another loop: that of a forked child, too
             task = task_of(current, engine)
     aio = engine.aio
     set_running = engine.set_running
@@ -393,8 +393,10 @@ def _go_on(engine: Engine, current: greenlet, task: GreenletTask, coroutine: Any
                     task.touched = True
                     task._requests += 1
                     _arm(wait, current)
-                    if waits_for is None or not waits_for.cancel():
+                    if waits_for is None or task.aio is not engine.aio or not waits_for.cancel():
+                        # (a forked child has another loop: what it was waiting for stays in the parent)
                         error = asyncio.CancelledError()
+                        aio = engine.aio
             task._waits_for = None
             if task._cancel_now and not isinstance(error, asyncio.CancelledError):
                 error = _cancelled(task)
