@@ -1,4 +1,4 @@
-"""Blocking functions called by coroutines: what ``sync_to_async`` does.
+"""Blocking functions called by coroutines: what ``sync_to_async`` and ``await greenlet`` do.
 
 Theory of operation
 ===================
@@ -12,6 +12,9 @@ While it is begun, "back to the hub" (``engine.to_runner``) means back to the gr
 and nothing is handed over to others (``engine.turns``). Both hold for greenlets that it starts as well,
 which run later, in a drain. To begin a greenlet outside the drain is safe, as nothing below it on the stack
 moves; it is *resumed* in the drain only, like all others.
+
+The same for ``await spawn(f)``: a greenlet that is awaited and is the next one to begin is begun then and
+there. It would have been the next in the drain, so the order of greenlets stays.
 
 Interruption: who awaits is cancelled, so is the function: CancelledError is raised where it blocks, and its
 end awaited, as asyncio does with a task that is awaited.
@@ -30,7 +33,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from ._core.hub import get_hub, hub_local
 from ._killing import throw_soon
 
-__all__ = ["call"]
+__all__ = ["begin_if_next", "call"]
 
 T = TypeVar("T")
 
@@ -69,18 +72,9 @@ class _Call(greenlet):
         return f"<{type(self).__name__} of {name} at {id(self):#x}>"
 
 
-async def call(function: Callable[..., T], args: Any, kwargs: Any) -> T:
-    """In a coroutine: call a blocking function in a greenlet, in a copy of the context; return its result."""
-    aio: Any = _get_running_loop()
-    hub = hub_local.hub
-    engine = None if hub is None else hub.loop
-    if engine is None or engine.aio is not aio or (engine.owned and not engine.running):
-        hub = get_hub()
-        engine = hub.loop
+def _switch_in_step(engine: Any, aio: Any, g: greenlet, args: Any, kwargs: Any) -> Any:
+    """Begin ``g``, a child of the current greenlet, in the middle of a coroutine's step."""
     task = asyncio.current_task()
-    g = _Call()
-    g.function = function
-    g.gr_context = copy_context()
     before = engine.to_runner, engine.turns, engine.draining
     engine.to_runner = _switch_of(getcurrent())
     engine.turns = 0
@@ -89,7 +83,7 @@ async def call(function: Callable[..., T], args: Any, kwargs: Any) -> T:
         _leave_task(aio, task)
     engine.set_running(None)
     try:
-        value = g.switch(*args, **kwargs)
+        return g.switch(*args, **kwargs)
     finally:
         engine.set_running(aio)
         if task is not None:
@@ -97,6 +91,39 @@ async def call(function: Callable[..., T], args: Any, kwargs: Any) -> T:
         engine.to_runner, engine.turns, engine.draining = before
         if engine.ready and not engine.armed:
             engine.arm()  # greenlets rely on a drain that goes on when they leave it
+
+
+def begin_if_next(g: greenlet) -> None:
+    """In a coroutine: begin ``g``, which has been started, if it is the next one in the loop that runs."""
+    hub: Any = g.parent
+    engine = getattr(hub, "loop", None)
+    aio = _get_running_loop()
+    if aio is None or engine is None or engine.aio is not aio or engine.stale:
+        return
+    ready = engine.ready
+    if not ready or ready[0] is not g:
+        return
+    ready.popleft()
+    g.parent = getcurrent()  # where a greenlet comes out that ends at once
+    try:
+        _switch_in_step(engine, aio, g, (), {})
+    finally:
+        if not g.dead:
+            g.parent = hub
+
+
+async def call(function: Callable[..., T], args: Any, kwargs: Any) -> T:
+    """In a coroutine: call a blocking function in a greenlet, in a copy of the context; return its result."""
+    aio: Any = _get_running_loop()
+    hub = hub_local.hub
+    engine = None if hub is None else hub.loop
+    if engine is None or engine.aio is not aio or (engine.owned and not engine.running):
+        hub = get_hub()
+        engine = hub.loop
+    g = _Call()
+    g.function = function
+    g.gr_context = copy_context()
+    value = _switch_in_step(engine, aio, g, args, kwargs)
     if g.dead:
         return value  # type: ignore[no-any-return]
     g.parent = hub  # type: ignore[assignment]  # where it ends now

@@ -28,8 +28,11 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from ._aio.asyncwait import AsyncWait
 from ._aio.awaiting import await_
+from ._calling import begin_if_next
 from ._config import config
+from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub, hub_local
 from ._core.loop import loop as Loop
 from ._core.waiting import Link, Wait
@@ -296,7 +299,7 @@ class Greenlet(greenlet, Generic[T]):
     @property
     def minimal_ident(self) -> int:
         """A small number that no other live greenlet has; it is used again after this one is gone."""
-        ident: int = self.parent.ident_registry.get_ident(self)  # type: ignore[union-attr]
+        ident: int = hub_of(self).ident_registry.get_ident(self)
         self.__dict__["_ident"] = ident  # shown by repr() from now on
         return ident
 
@@ -461,9 +464,9 @@ class Greenlet(greenlet, Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         """In a coroutine: the value; cancelling the waiting task cancels the greenlet."""
+        if self._phase == QUEUED:
+            begin_if_next(self)
         if self._phase != ENDED and not self.dead:
-            from ._aio.asyncwait import AsyncWait
-
             wait = AsyncWait()
             self._add(wait)
             try:
@@ -491,8 +494,6 @@ class Greenlet(greenlet, Generic[T]):
         await self._await_end(timeout)
 
     async def _await_end(self, timeout: float | None) -> bool:
-        from ._aio.asyncwait import AsyncWait
-
         if self.ready():
             return True
         wait = AsyncWait()

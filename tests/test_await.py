@@ -773,3 +773,44 @@ def test_forked_child_awaits_on_its_own_loop_and_kills_what_waited_on_the_old_on
     assert bridge_os.waitpid(pid, 0)[1] == 0
     waiting.kill()
     assert isinstance(waiting.value, GreenletExit)
+
+
+@pytest.mark.asyncio
+async def test_awaited_greenlet_that_is_the_next_one_runs_without_suspending_the_coroutine() -> None:
+    log: list[Any] = []
+    asyncio.get_running_loop().call_soon(log.append, "the loop")
+    task = asyncio.current_task()
+
+    def see() -> int:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        log.append("greenlet")
+        return bridge.getcurrent().minimal_ident  # type: ignore[attr-defined,no-any-return]
+
+    assert await bridge.spawn(see) >= 0
+    assert log == ["greenlet"] and asyncio.current_task() is task
+
+
+@pytest.mark.asyncio
+async def test_awaiting_a_greenlet_out_of_turn_leaves_the_order() -> None:
+    log: list[int] = []
+    _first, second = bridge.spawn(log.append, 1), bridge.spawn(log.append, 2)
+    await second
+    assert log == [1, 2]
+
+
+@pytest.mark.asyncio
+async def test_awaited_greenlet_that_blocks_goes_on_below_the_hub() -> None:
+    hub = bridge.get_hub()
+
+    def nap() -> Any:
+        more = bridge.spawn(lambda: 7)
+        bridge.sleep(0.001)
+        return bridge.getcurrent().parent, more.get()
+
+    g = bridge.spawn(nap)
+    assert await g == (hub, 7) and g.parent is hub
+    with pytest.raises(asyncio.TimeoutError):
+        async with asyncio.timeout(0.002):
+            await (g := bridge.spawn(bridge.sleep, 100))
+    assert g.dead
