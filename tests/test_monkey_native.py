@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -147,6 +148,26 @@ class Derived(Base):
 def helper():
     return limit
 """
+
+
+@pytest.mark.engines("none")
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="there are no masks of signals")
+def test_sending_a_descriptor_to_another_process_blocks_no_signals(run_fresh: Run) -> None:
+    run_fresh("""
+        from bridge import monkey
+        monkey.patch_all()
+        import bridge, os, signal
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        from multiprocessing import resource_sharer
+        r, w = os.pipe()
+        sent = resource_sharer.DupFd(w)
+        with bridge.Timeout(30):
+            received = sent.detach()  # as the other process does: asks a thread of this one
+            os.write(received, b"x")
+            assert os.read(r, 1) == b"x"
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+            resource_sharer.stop(30)
+    """)
 
 
 @pytest.fixture

@@ -16,6 +16,10 @@ queue stops the loop:
   ``with ProcessPoolExecutor()`` waits for its manager's thread, which therefore must not be a greenlet of
   the same thread. Where a loop runs when it gets its first job, that thread is a real one.
 
+And one is wrong for another reason. *Connections and sockets that are sent to other processes* are served by
+a thread that blocks all signals. In a greenlet that would take SIGTERM and Ctrl-C from the whole program, so
+it is a real thread.
+
 The modules are imported by few programs, and take long; so this is done after they have been imported,
 whenever that is (:mod:`bridge._imports`).
 """
@@ -55,6 +59,7 @@ def bind(views: dict[str, ModuleType]) -> None:
     after_import("multiprocessing.connection", _bind_connections)
     after_import("multiprocessing.synchronize", _bind_semaphores)
     after_import("concurrent.futures.process", functools.partial(_bind_executor, views))
+    after_import("multiprocessing.resource_sharer", functools.partial(_bind_sharer, views))
 
 
 # -- connections ----------------------------------------------------------------------------------------
@@ -135,6 +140,13 @@ def _bind_semaphores(module: Any) -> None:
         return self.acquire()
 
     cls._make_methods, cls.__enter__ = _make_methods, __enter__
+
+
+# -- what is sent to other processes ----------------------------------------------------------------------
+
+
+def _bind_sharer(views: dict[str, ModuleType], module: Any) -> None:
+    module.threading = views["threading"]
 
 
 # -- executors ------------------------------------------------------------------------------------------
