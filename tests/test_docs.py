@@ -113,6 +113,22 @@ def test_programs_print_what_the_page_says(snippet: Snippet, tmp_path: Path) -> 
         assert re.fullmatch(pattern(snippet.output), printed, re.DOTALL), printed
 
 
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "furo")),
+    reason="needs what `pip install '.[docs]'` installs",
+)
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(DOCS), str(tmp_path)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "index.html").exists()
+
+
 def test_every_page_is_reached_from_the_index() -> None:
     reached = set()
     left = [DOCS / "index.md"]
