@@ -11,6 +11,7 @@ import errno
 import os as _os
 import select as __select__
 import selectors as __selectors__
+from _socket import socket as _SocketType
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +61,10 @@ def select(
 
     :param timeout: seconds; None waits for ever, 0 only looks.
 
-    Returns three lists with those that are ready, three empty ones when the time is over. A socket or file
-    that another greenlet closes meanwhile counts as ready: using it says what is wrong. ValueError for a
-    negative timeout or fd, OSError (EBADF) for a number that is not open, TypeError for what has no fd.
-    Blocks the greenlet, and lets others run in any case; in a coroutine only below a portal.
+    Returns three lists with those that are ready, three empty ones when the time is over. A socket that
+    another greenlet closes meanwhile counts as ready: using it says what is wrong. ValueError for a negative
+    timeout or fd, OSError (EBADF) for a number that is not open, TypeError for what has no fd. Blocks the
+    greenlet, and lets others run in any case; in a coroutine only below a portal.
     """
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout must be non-negative, not {timeout!r}")
@@ -71,11 +72,12 @@ def select(
     rlist, wlist, xlist = (
         fds if isinstance(fds, (list, tuple)) else list(fds) for fds in (rlist, wlist, xlist)
     )
+    closed: Any = ()
     if get_hub_if_exists() is not None:
         # Where there is none yet, there are no others; and a new hub opens files, which may take the very
         # numbers that are asked for and are not open.
         if timeout != 0:
-            _masks_of(rlist, wlist, xlist)  # raises for what is closed already
+            closed = _closed_sockets(rlist, wlist, xlist)
         let_others_run(timeout != 0)
 
     def probe() -> tuple[list[Any], list[Any], list[Any]] | None:
@@ -93,17 +95,17 @@ def select(
         if found is None and timeout != 0:
             found = wait_ready(_masks_of(rlist, wlist, xlist), probe, timeout)
     except ValueError:
-        if timeout == 0:
+        if timeout == 0 or any(closed):
             raise
-        found = _closed_meanwhile(rlist, wlist, xlist)
+        found = _closed_sockets(rlist, wlist, xlist)
         if not any(found):
             raise
     return found if found is not None else ([], [], [])
 
 
-def _closed_meanwhile(*lists: Iterable[Any]) -> Any:
-    """Of each list, the objects that are closed; a number that is negative was so from the start."""
-    return tuple([each for each in fds if not isinstance(each, int) and each.fileno() < 0] for fds in lists)
+def _closed_sockets(*lists: Iterable[Any]) -> Any:
+    # Sockets only: the fileno() of anything else may do whatever it likes, and is not called once too often.
+    return tuple([s for s in fds if isinstance(s, _SocketType) and s.fileno() < 0] for fds in lists)
 
 
 def _masks_of(rlist: Iterable[Any], wlist: Iterable[Any], xlist: Iterable[Any]) -> dict[int, int]:

@@ -428,6 +428,19 @@ def test_a_socket_closed_meanwhile_is_ready_one_closed_before_is_an_error(size: 
             pair[1].close()
 
 
+def test_fileno_of_what_is_ready_is_asked_once(pipe: Pipes) -> None:
+    _r, w = pipe()
+    asked = []
+
+    class File:
+        def fileno(self) -> int:
+            asked.append(self)
+            return w
+
+    assert len(select.select([], [File(), File()], [], 5)[1]) == 2
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("size", [8, 40])
 def test_a_kept_set_notices_that_a_number_is_in_use_again(pipe: Pipes, size: int) -> None:
     pipes = pipe.many(size)
