@@ -56,6 +56,11 @@ class LockType(BoundedSemaphore):
     _OVER_RELEASE_ERROR = RuntimeError
     _wait = staticmethod(waiting_place)
 
+    def __init_subclass__(cls, *, internal: bool = False) -> None:
+        if not internal:
+            # as with the real one: who overrides acquire() would find that others don't call it
+            raise TypeError(f"type {LockType.__module__}.LockType is not an acceptable base type of {cls!r}")
+
     def __init__(self) -> None:
         self.counter = self._initial_value = 1
         self._line = None
@@ -148,7 +153,7 @@ class LockType(BoundedSemaphore):
         return self.counter <= 0
 
 
-class Sentinel(LockType):
+class Sentinel(LockType, internal=True):
     """A lock that stands for the life of a thread: locked by its begin, released by its end.
 
     Asking whether the thread is alive is to try the lock, which does not let others run here.
@@ -267,7 +272,7 @@ class RLock(_RLock):
         return saved
 
 
-class _HandlerBlock(LockType):
+class _HandlerBlock(LockType, internal=True):
     """The inside of a HandlerLock: nobody waits where he should not, not even briefly."""
 
     __slots__ = ()

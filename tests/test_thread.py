@@ -45,6 +45,11 @@ def test_releasing_a_free_lock_is_an_error() -> None:
         lock.release()
 
 
+def test_locks_cannot_be_subclassed() -> None:
+    with pytest.raises(TypeError, match="not an acceptable base type"):
+        type("Mine", (thread.LockType,), {})
+
+
 @pytest.mark.parametrize("make", [thread.LockType, RLock])
 def test_acquire_refuses_what_the_standard_librarys_refuses(make: Any) -> None:
     lock = make()
