@@ -5,6 +5,7 @@ Anything with ``rawlink`` and ``unlink`` can be waited for: greenlets, events, r
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections import deque
 from collections.abc import Iterable, Iterator
 from time import monotonic
@@ -22,9 +23,10 @@ T = TypeVar("T")
 class _Collector(Link):
     """Told by each object as it becomes ready; wakes one wait when ``needed`` have come."""
 
-    __slots__ = ("done", "missing", "wait")
+    __slots__ = ("done", "loop", "missing", "wait")
 
     def __init__(self) -> None:
+        self.loop = get_hub().loop
         self.done: deque[Any] = deque()
         self.missing = -1
         self.wait: Wait | None = None
@@ -35,7 +37,20 @@ class _Collector(Link):
         if self.missing == 0 and self.wait is not None:
             self.wait.wake()
 
-    __call__ = notify
+    def notify_late(self, source: Any) -> None:
+        """By way of the hub, as in gevent: in the order of the objects, and others run meanwhile."""
+        loop = self.loop
+        if loop.thread_ident == get_ident():
+            loop.call(self, source)
+        else:
+            loop.run_callback_threadsafe(self, source)
+
+    def __call__(self, source: Any) -> None:
+        """In the hub, as a callback: who waits goes on before what is ready behind it."""
+        self.done.append(source)
+        self.missing -= 1
+        if self.missing == 0 and self.wait is not None:
+            self.wait.wake_next()
 
     def block(self, needed: int, timeout: Any) -> bool:
         """Wait until ``needed`` are there; False if the time was over before."""
@@ -47,6 +62,14 @@ class _Collector(Link):
             return wait_limited(wait, timeout)
         finally:
             self.wait = None
+
+
+class _OneByOne(_Collector):
+    """For :func:`iwait`: what becomes ready later is not there yet when the first one is given."""
+
+    __slots__ = ()
+
+    notify = _Collector.notify_late
 
 
 def _register(objects: list[Any], collector: _Collector) -> None:
@@ -86,7 +109,7 @@ class _IWait(Iterator[T]):
     def __init__(self, objects: list[T], timeout: Any, count: int | None) -> None:
         self._objects = objects
         self._left = len(objects) if count is None else min(count, len(objects))
-        self._collector = _Collector()
+        self._collector = _OneByOne()
         self._timeout = timeout
         self._deadline: float | None = None
         if timeout is not None and not isinstance(timeout, Timeout):

@@ -6,7 +6,6 @@ the greenlet is undoes itself.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,15 +29,19 @@ def _not_begun(g: Any) -> bool:
 class _Delivery:
     """An entry of the ready queue that raises an exception in a greenlet; it is switched to like one."""
 
-    __slots__ = ("exception", "greenlet", "loop")
+    __slots__ = ("exception", "greenlet", "killer", "loop")
 
-    def __init__(self, loop: Any, g: greenlet, exception: Any) -> None:
+    def __init__(self, loop: Any, g: greenlet, exception: Any, killer: Wait | None = None) -> None:
         self.loop = loop
         self.greenlet = g
         self.exception = exception
+        #: who waits for the delivery, and goes on right after it
+        self.killer = killer
 
     def switch(self) -> Any:
         """From the hub, or from a greenlet that hands over."""
+        if self.killer is not None:
+            self.killer.wake_next()
         g = self.greenlet
         if not g.dead:
             if _not_begun(g):
@@ -68,10 +71,12 @@ def hub_of(g: greenlet) -> Hub:
     return parent if isinstance(parent, Hub) else get_hub()
 
 
-def throw_soon(g: greenlet, exception: Any) -> None:
-    """Have ``exception`` raised in ``g`` after what is ready now."""
+def throw_soon(g: greenlet, exception: Any, killer: Wait | None = None) -> None:
+    """Have ``exception`` raised in ``g`` after what is ready now; then ``killer`` goes on."""
     loop = hub_of(g).loop
-    loop.ready.append(_Delivery(loop, g, exception if is_exception(exception) else no_exception(exception)))
+    if not is_exception(exception):
+        exception = no_exception(exception)
+    loop.ready.append(_Delivery(loop, g, exception, killer))
     if not loop.armed:
         loop.arm()
 
@@ -82,18 +87,6 @@ def throw_next(g: greenlet, exception: BaseException | type[BaseException]) -> N
     loop.ready.appendleft(_Delivery(loop, g, exception))
     if not loop.armed:
         loop.arm()
-
-
-def _throw(g: greenlet, exception: Any) -> None:
-    """In the hub: raise ``exception`` in ``g``."""
-    if not g.dead:
-        try:
-            if _not_begun(g):
-                g.throw(exception)
-            else:
-                throw_into(g, exception)
-        except BaseException:
-            get_hub().handle_error(g, *sys.exc_info())
 
 
 def killall(
@@ -124,10 +117,10 @@ def killall(
     if not is_exception(exception):
         exception = no_exception(exception)
     if not block:
-        loop.call(_throw_all, alive, exception)
+        loop.call(_throw_all, loop, alive, exception)
         return
     me = Wait()
-    loop.call(_throw_all, alive, exception, me)
+    loop.call(_throw_all, loop, alive, exception, me)
     limit = Timeout._start_new_or_dummy(timeout)
     try:
         me.block()
@@ -138,9 +131,8 @@ def killall(
         limit.close()
 
 
-def _throw_all(greenlets: list[Any], exception: Any, wait: Wait | None = None) -> None:
-    """In the hub."""
-    for g in greenlets:
-        _throw(g, exception)
+def _throw_all(loop: Any, greenlets: list[Any], exception: Any, wait: Wait | None = None) -> None:
+    """In the hub: one after the other, with nobody in between, even if one of them blocks again."""
     if wait is not None:
-        wait.wake()
+        wait.wake_next()
+    loop.ready.extendleft(_Delivery(loop, g, exception) for g in reversed(greenlets))

@@ -30,6 +30,19 @@ class _RawLink:
         self.dead = False
 
     def wake(self) -> None:
+        callback: Any = self.callback
+        if self.woken or not isinstance(callback, Link) or self.hub.thread_ident != get_ident():
+            self.wake_late()
+            return
+        # it keeps the order in which things become ready, as finished greenlets tell it at once, too
+        self.woken = True
+        self.callback = None  # type: ignore[assignment]
+        callback.notify(self.source)
+        if not self.dead:
+            self.source._link_done(self)
+
+    def wake_late(self) -> None:
+        """Have the callback called after what is ready now."""
         if not self.woken:
             self.woken = True
             if self.dead:  # it has left the line: unlink() shall find it until it is called
@@ -93,7 +106,7 @@ class AbstractLinkable:
         link = _RawLink(self, callback)
         self._line_of_waiters().append(link)
         if self.ready():
-            link.wake()
+            link.wake_late()
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
         """Take back :meth:`rawlink`, up to the moment of the call; nothing if there is no such callback."""

@@ -85,7 +85,7 @@ def stand_in_line(
         wait.give_up()
         line.discard(wait)
         if line and more():
-            line.tell()
+            line.tell_next()
 
 
 def _block_until(wait: Wait, timeout: Timeout) -> None:

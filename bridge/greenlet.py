@@ -171,18 +171,16 @@ class Greenlet(greenlet, Generic[T]):
         self._exception = exception
         self._traceback = tb
         self._phase = ENDED
-        self.args = ()
-        self._kwargs = _NO_KWARGS
         if self._links is not None:
             self._tell()
-        if self._quiet:
-            # cancelled by who awaits it, and who gets the exception: not to be printed
-            exception.__traceback__ = tb
-            return
         try:
-            self._report(exception, tb)
+            # unless cancelled by who awaits it, and who gets the exception
+            if not self._quiet:
+                self._report(exception, tb)  # shows the arguments
         finally:
             exception.__traceback__ = tb
+            self.args = ()
+            self._kwargs = _NO_KWARGS
 
     def _report(self, exception: BaseException, tb: TracebackType | None) -> None:
         hub: Any = self.parent
@@ -322,7 +320,10 @@ class Greenlet(greenlet, Generic[T]):
         return f' "{self.name}"' if "name" in self.__dict__ or "_ident" in self.__dict__ else ""
 
     def _formatinfo(self) -> str:
-        # shown with its function even after the end; with arguments only before
+        # with its function even after the end; with the arguments then only if they were shown before
+        shown: str | None = self.__dict__.get("_shown")
+        if shown is not None:
+            return shown
         func: Any = self._run
         if getattr(func, "__func__", None) is Greenlet._run:
             info = ": _run"
@@ -333,13 +334,16 @@ class Greenlet(greenlet, Generic[T]):
                 info = f": {func!r}"
             elif bound is self:
                 info = f": {name}"
-            elif bound is not None and not inspect.ismodule(bound):
+            elif inspect.ismodule(bound):
+                info = f": {func!r}"
+            elif bound is not None:
                 info = f": <bound method {type(bound).__name__}.{name} of {bound!r}>"
             else:
                 info = f": {name}"
         if self.args or self.kwargs:
-            shown = [repr(a)[:80] for a in self.args] + [f"{k}={v!r}"[:80] for k, v in self.kwargs.items()]
-            info += f"({', '.join(shown)})"
+            arguments = [repr(a)[:50] for a in self.args]
+            arguments += [f"{k}={repr(v)[:50]}" for k, v in self.kwargs.items()]
+            self.__dict__["_shown"] = info = f"{info}({', '.join(arguments)})"
         return info
 
     # -- ending it from outside -------------------------------------------------------------------
@@ -409,9 +413,18 @@ class Greenlet(greenlet, Generic[T]):
         """
         if self._maybe_kill_before_start(exception):
             return
-        throw_soon(self, exception)
-        if block:
-            self.join(timeout)
+        if not block:
+            throw_soon(self, exception)
+            return
+        try:
+            delivered = Wait()
+        except BlockingSwitchOutError:
+            throw_soon(self, exception)
+            raise
+        throw_soon(self, exception, delivered)
+        # we go on right after the exception has been raised, mostly to find the greenlet ended
+        delivered.block()
+        self.join(timeout)
 
     # -- waiting for it ---------------------------------------------------------------------------
 
@@ -533,7 +546,7 @@ class Greenlet(greenlet, Generic[T]):
             else:
                 self._add(callback)
         elif isinstance(callback, Link):
-            callback.notify(self)
+            callback.notify_late(self)
         else:
             self._add(callback)
             self.loop.run_callback(_call_link, callback, self)

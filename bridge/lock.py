@@ -147,7 +147,7 @@ class Semaphore(AbstractLinkable):
         """Out of the line; what we may have been told of goes to the next."""
         line.discard(wait)
         if line and self.counter > 0:
-            line.tell()
+            line.tell_next()
 
     def _link_left(self) -> None:
         if self._line and self.counter > 0:

@@ -288,7 +288,7 @@ class SimpleQueue(QueueBase, Generic[T]):
         if getters and not getters[0].woken:  # atomic; getters.tell() without the call
             getters[0].wake()
         if line and self._has_place():
-            line.tell()
+            line.tell_next()
 
     def _try_put(self, item: T) -> Any:
         if self.is_shutdown:
@@ -368,10 +368,10 @@ class SimpleQueue(QueueBase, Generic[T]):
                 line.trim()
         else:
             line.discard(wait)
-        if self._items and line:
-            line.tell()
         if self._putters:
-            self._putters.tell()
+            self._putters.tell_next()
+        if self._items and line:
+            line.tell_next()
         return item  # type: ignore[no-any-return]
 
     def peek(self, block: bool = True, timeout: float | Timeout | None = None) -> T:

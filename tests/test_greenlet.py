@@ -1154,7 +1154,11 @@ def test_names_and_repr() -> None:
     h = Greenlet(_blocking, 1, y="two")
     assert repr(h) == f"<Greenlet at {id(h):#x}: _blocking(1, y='two')>"
     h.kill()
+    assert repr(h) == f"<Greenlet at {id(h):#x}: _blocking(1, y='two')>"
+    h = Greenlet(_blocking, 1, y="two")
+    h.kill()
     assert "two" not in repr(h)
+    assert repr(Greenlet(len, "a" * 60)).endswith(": <built-in function len>('" + "a" * 49 + ")>")
 
     class Sub(Greenlet[Any]):
         def _run(self) -> None: ...
@@ -1248,3 +1252,17 @@ def test_context_run_in_a_greenlet_survives_switches() -> None:
 
     greenlets = [bridge.spawn(outer) for _ in range(3)]
     assert [g.get() for g in greenlets] == [("inner", "outer")] * 3
+
+
+def test_what_is_printed_of_a_failed_greenlet_shows_its_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    g = bridge.spawn(_raiser_of, 7, how="badly")
+    g.join()
+    assert (
+        f"<Greenlet at {id(g):#x}: _raiser_of(7, how='badly')> failed with ValueError"
+        in capsys.readouterr().err
+    )
+    assert g.args == () and g.kwargs == {}
+
+
+def _raiser_of(number: int, how: str) -> None:
+    raise ValueError(number, how)

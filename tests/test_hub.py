@@ -135,6 +135,13 @@ def test_system_exit_is_raised_in_main_and_not_printed(printed: Any) -> None:
     assert printed.getvalue() == ""
 
 
+@pytest.mark.engines("owned")
+def test_a_system_error_shows_in_the_main_greenlet_where_it_was_raised() -> None:
+    with pytest.raises(SystemExit) as caught:
+        bridge.spawn(fail, SystemExit(3)).join()
+    assert caught.traceback[-1].name == "fail"
+
+
 def test_handle_error_may_be_replaced_on_the_instance() -> None:
     seen: list[Any] = []
     hub: Any = get_hub()

@@ -284,11 +284,8 @@ class Hub(greenlet):
         """Raise an exception in the main greenlet (the one that runs an adopted loop)."""
         current = getcurrent()
         parent = self.parent
-        if isinstance(value, BaseException):
-            value = value.with_traceback(tb) if tb is not None else value
-            exception: Any = (value,)
-        else:
-            exception = (type, value, tb)
+        # the traceback apart: throw() takes none from the exception
+        exception: Any = (type, value, tb)
         assert parent is not None
         if current is self or current is parent or self.loop is None:
             parent.throw(*exception)

@@ -70,6 +70,10 @@ class Link:
         """``source`` has finished."""
         raise TypeError(f"{type(self).__name__} must define notify()")
 
+    def notify_late(self, source: Any) -> None:
+        """``source`` had finished before it was linked."""
+        self.notify(source)
+
 
 class Wait(Link):
     """A wait of the current greenlet (or, in a portal, of the current task).
@@ -204,6 +208,26 @@ class Wait(Link):
                 if not engine.armed:
                     engine.arm()
 
+    def wake_next(self) -> None:
+        """:meth:`wake`, and go on before whatever else is ready: what the waker does is part of the wake-up.
+
+        In gevent a callback of the hub switches to several greenlets in turn, with nobody in between.
+        """
+        engine = self.engine
+        if not self._is_here() or self.woken or self.queued:
+            self.wake()
+            return
+        self.woken = self.queued = True  # atomic, with the test
+        self.target = self.greenlet
+        engine.ready.appendleft(self)
+        if not engine.armed:
+            engine.arm()
+
+    def _is_here(self) -> bool:
+        """True if it waits in the engine of the current thread itself, not in a portal."""
+        hub = hub_local.hub
+        return hub is not None and hub.loop is self.engine
+
     def abandoned(self) -> bool:
         """True if the loop in which it waits was closed: it will never go on."""
         return self.engine.aio.is_closed()  # type: ignore[no-any-return]
@@ -304,6 +328,14 @@ class WaitLine(deque[Any]):
         """Wake the head, if there is one that was not told yet. It stays in line."""
         if self and not (head := self[0]).woken:  # atomic
             head.wake()
+
+    def tell_next(self) -> None:
+        """:meth:`tell`, when the head before was just served: it goes on before whatever else is ready."""
+        if self and not (head := self[0]).woken:  # atomic
+            if type(head) is Wait:
+                head.wake_next()
+            else:
+                head.wake()
 
     def waiting(self) -> int:
         """How many are in line."""
