@@ -45,9 +45,9 @@ else:
 
 
 __implements__ = ["Popen", "call", "check_call", "check_output", "run", "getoutput", "getstatusoutput"]
-__imports__ = mirror(__subprocess__, globals(), *__implements__)
-__all__ = list(__implements__)
-__all__ += [name for name in __subprocess__.__all__ if name not in __implements__]
+mirror(__subprocess__, globals(), *__implements__)  # also names that are not public: libraries use them
+__imports__ = [name for name in __subprocess__.__all__ if name not in __implements__]
+__all__ = list(__implements__) + __imports__  # noqa: PLE0605
 
 _Popen = __subprocess__.Popen
 _TimeoutExpired = __subprocess__.TimeoutExpired

@@ -245,3 +245,10 @@ def test_import_loads_nothing_that_is_not_needed() -> None:
     }
     assert lazy & set(out.split()) == set()
     assert "bridge.hub" in out.split()
+
+
+@pytest.mark.parametrize("name", ["resolver", "subprocess"])
+def test_all_is_what_a_module_implements_imports_and_adds(name: str) -> None:
+    module = importlib.import_module(f"bridge.{name}")
+    parts = [getattr(module, f"__{part}__", []) for part in ("implements", "imports", "extensions")]
+    assert sorted(module.__all__) == sorted(n for part in parts for n in part)

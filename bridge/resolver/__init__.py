@@ -17,7 +17,8 @@ from enum import IntEnum
 from socket import AddressFamily, SocketKind
 from typing import Any
 
-__all__ = ["AbstractResolver"]
+__extensions__ = ["AbstractResolver"]
+__all__ = list(__extensions__)
 
 
 class AbstractResolver(ABC):
