@@ -297,7 +297,9 @@ class Greenlet(greenlet, Generic[T]):
     @property
     def minimal_ident(self) -> int:
         """A small number that no other live greenlet has; it is used again after this one is gone."""
-        ident: int = hub_of(self).ident_registry.get_ident(self)
+        # In the coroutine's step in which it begins it has another parent. Else that must be a hub.
+        hub: Any = hub_of(self) if greenlet.__bool__(self) else self.parent
+        ident: int = hub.ident_registry.get_ident(self)
         self.__dict__["_ident"] = ident  # shown by repr() from now on
         return ident
 

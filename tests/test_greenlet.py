@@ -1142,6 +1142,15 @@ def test_minimal_ident_is_the_smallest_free_number_and_used_again(no_gc: None) -
     assert g.minimal_ident <= freed and g.minimal_ident not in (idents[0], idents[2])
 
 
+def test_a_greenlet_whose_parent_is_no_hub_has_no_small_number() -> None:
+    g = Greenlet(int)
+    hub, g.parent = g.parent, getcurrent()
+    with pytest.raises(AttributeError, match="ident_registry"):
+        g.minimal_ident  # noqa: B018
+    g.parent = hub
+    assert g.minimal_ident >= 0
+
+
 def test_names_and_repr() -> None:
     g = Greenlet(_raiser)
     assert repr(g) == f"<Greenlet at {id(g):#x}: _raiser>"
