@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -432,3 +433,13 @@ def test_repr_of_the_hub_names_its_loop(engine: str) -> None:
     text = repr(get_hub())
     assert loop in text and ("adopted" in text) == (mode == "adopted")
     assert f"{threading.get_ident():#x}" in text
+
+
+def test_the_stream_for_errors_can_be_assigned_and_taken_back() -> None:
+    hub = bridge.get_hub()
+    with pytest.raises(AttributeError):
+        del hub.exception_stream
+    hub.exception_stream = stream = io.StringIO()
+    assert hub.exception_stream is stream
+    del hub.exception_stream
+    assert hub.exception_stream is sys.stderr

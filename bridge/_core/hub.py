@@ -327,6 +327,13 @@ class Hub(greenlet):
     def exception_stream(self, value: Any) -> None:
         self.__dict__["_exception_stream"] = value
 
+    @exception_stream.deleter
+    def exception_stream(self) -> None:
+        try:
+            del self.__dict__["_exception_stream"]
+        except KeyError:
+            raise AttributeError("exception_stream has not been assigned") from None
+
     @property
     def format_context(self) -> Callable[[object], str]:
         """How the context of an error is shown."""
@@ -561,16 +568,9 @@ def _settle(loop: Loop) -> None:
 
 def _blocked_where(hub: Hub) -> list[str]:
     """For LoopExit: which greenlets of this hub wait, and where."""
-    import gc
-
     found = []
-    for obj in gc.get_objects():
-        if (
-            isinstance(obj, greenlet)
-            and obj is not hub
-            and not obj.dead
-            and (obj.parent is hub or obj is hub.parent)
-        ):
+    for obj in all_greenlets():
+        if obj is not hub and not obj.dead and (obj.parent is hub or obj is hub.parent):
             frame = obj.gr_frame
             here = os.path.dirname(__file__)
             while frame is not None and frame.f_code.co_filename.startswith(here):
