@@ -11,6 +11,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.awaiting import await_
 from ._aio.portal import install_task_factory
+from ._core.census import all_greenlets
 from ._core.hub import get_hub
 from ._killing import killall
 
@@ -71,10 +72,4 @@ def _clean_up(hub: Any, before: set[greenlet]) -> None:
 
 
 def _children(hub: Any) -> list[greenlet]:
-    import gc
-
-    found = []
-    for g in gc.get_objects():
-        if isinstance(g, greenlet) and not g.dead and g.parent is hub:
-            found.append(g)
-    return found
+    return [g for g in all_greenlets() if not g.dead and g.parent is hub]

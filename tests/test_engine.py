@@ -623,3 +623,36 @@ def test_loops_one_after_another_in_one_thread(loop: str) -> None:
         loop,
     )
     assert result.stdout.split() == ["0", "1", "2", "3"], result.stderr
+
+
+@pytest.mark.engines("none")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_lazy_proxies_that_raise_when_asked_for_their_class_harm_nothing(loop: str) -> None:
+    result = run_script(
+        """
+        import os, warnings, bridge, bridge.event
+        warnings.simplefilter("ignore")
+        class Proxy:
+            @property
+            def __class__(self):
+                raise LookupError("not configured")
+        proxies = [Proxy() for _ in range(10)]
+        bridge.sleep(0.001)
+        pid = os.fork()
+        if not pid:
+            print(bridge.spawn(bridge.sleep, 0.001).get(), flush=True)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        try:
+            bridge.event.Event().wait()
+        except bridge.exceptions.LoopExit as e:
+            print("LoopExit")
+        bridge.run(bridge.sleep, 0.001)
+        from bridge import monkey
+        monkey.patch_all()
+        print("patched")
+        """,
+        loop,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "None\nLoopExit\npatched\n", "")

@@ -3,6 +3,7 @@
 Layout (imports go downwards only)::
 
     accelerated what is compiled, where it is
+    census      which objects of a class there are
     native      functions of the system, before any patching
     errors      exceptions of the engine
     callbacks   the object that `loop.run_callback` returns

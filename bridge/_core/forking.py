@@ -8,12 +8,12 @@ child gets a new hub greenlet too, and the greenlets get it as their parent.
 
 from __future__ import annotations
 
-import gc
 import os
 from typing import Any
 
 from greenlet import getcurrent, greenlet
 
+from .census import all_greenlets
 from .children import natively
 from .current import hub_local
 from .hub import Hub
@@ -65,8 +65,8 @@ def _replace(hub: Hub) -> Hub:
     # what enters it first may be the end of the greenlet that forked, whose value then comes as argument
     new.__dict__["run"] = lambda *_: type(new).run(new)
     new.parent = _root(getcurrent())
-    for obj in gc.get_objects():
-        if isinstance(obj, greenlet) and not isinstance(obj, Hub) and not obj.dead and obj.parent is hub:
+    for obj in all_greenlets():
+        if not isinstance(obj, Hub) and not obj.dead and obj.parent is hub:
             obj.parent = new
     hub_local.hub = new
     hub._heir = new

@@ -38,6 +38,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from bridge._ident import IdentRegistry
 
 from . import current
+from .census import all_greenlets
 from .current import (
     MAIN_THREAD_IDENT,
     blocking_place,

@@ -123,7 +123,7 @@ def _free_locks() -> dict[int, Any]:
         if type(obj) in _replacement:
             if _is_free(obj):
                 locks[id(obj)] = obj
-        elif isinstance(obj, Future):
+        elif issubclass(type(obj), Future):  # isinstance() would ask lazy proxies what they stand for
             # taken by real threads and by loops: see _originals
             guards.add(id(getattr(vars(obj).get("_condition"), "_lock", None)))
     for key in guards & locks.keys():
@@ -203,7 +203,7 @@ def _owner_of(namespace: dict[Any, Any]) -> Any:
     if module is not None and vars(module) is namespace:
         return module
     for user in gc.get_referrers(namespace):
-        if isinstance(user, type | ModuleType) or getattr(user, "__dict__", None) is namespace:
+        if issubclass(type(user), type | ModuleType) or getattr(user, "__dict__", None) is namespace:
             return user
     return namespace
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 import concurrent.futures._base as base
 import concurrent.futures.thread as module
 import functools
-import gc
 import os
 import threading
 from asyncio import _get_running_loop as running_loop
@@ -34,6 +33,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from bridge._core.census import instances
 
 from . import _native
 from ._views import Front, View, copy_class
@@ -86,9 +87,9 @@ def _choose_at_first_job(native_pool: type) -> None:
         pool.__class__ = classes[cls]
 
     if module._threads_queues:
-        for obj in gc.get_objects():
-            if isinstance(obj, ThreadPoolExecutor) and getattr(obj, "_threads", None):
-                make_native(obj)
+        for pool in instances(ThreadPoolExecutor):
+            if getattr(pool, "_threads", None):
+                make_native(pool)
 
     submit: Any = ThreadPoolExecutor.submit
     native_submit: Any = native_pool.submit  # type: ignore[attr-defined]

@@ -28,7 +28,6 @@ the moment, which for the time of the fork is a native one. Threads do not get i
 from __future__ import annotations
 
 import concurrent.futures.thread
-import gc
 import logging as _logging
 import os
 import threading as _threading
@@ -43,6 +42,7 @@ from greenlet import getcurrent
 
 import bridge.threading  # noqa: F401 - its native functions must be native
 from bridge._abandoning import abandon
+from bridge._core.census import instances
 from bridge._core.current import MAIN_THREAD_IDENT
 from bridge._core.hub import get_hub_if_exists
 from bridge._threadlocks import HandlerLock, LockType, Sentinel
@@ -193,7 +193,7 @@ def _after_fork() -> None:
     while current is not None:
         me.add(current)
         current = current.parent  # type: ignore[assignment]
-    abandon(g for g in gc.get_objects() if isinstance(g, ThreadGreenlet) and g not in me and not g.dead and g)
+    abandon(g for g in instances(ThreadGreenlet) if g not in me and not g.dead and g)
 
 
 def _natively(has_ended: Callable[[float | None], object], timeout: float | None) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 from greenlet import getcurrent, greenlet
+
+from bridge._core.census import all_greenlets
 
 __all__ = ["get_memory", "get_reachable_greenlets", "getcurrent"]
 
@@ -16,11 +17,7 @@ def get_reachable_greenlets() -> list[greenlet]:
     Left out are those with a true attribute ``greenlet_tree_is_ignored``. Costs a walk through every
     object of the process; does not block the greenlet.
     """
-    return [
-        found
-        for found in gc.get_objects()
-        if isinstance(found, greenlet) and not getattr(found, "greenlet_tree_is_ignored", False)
-    ]
+    return [found for found in all_greenlets() if not getattr(found, "greenlet_tree_is_ignored", False)]
 
 
 def get_memory(data: Any) -> Any:
