@@ -199,7 +199,15 @@ class _Alias(InspectLoader):
     def exec_module(self, module: ModuleType) -> None:
         # The import system takes from sys.modules what it finds there after this. Handing out the real
         # module from create_module() would have it write our spec into that module.
-        sys.modules[module.__name__] = importlib.import_module(self.real.name)
+        sys.modules[module.__name__] = real = importlib.import_module(self.real.name)
+        # Tracebacks and logs name exceptions in full, and programs look for the word gevent in them.
+        for value in tuple(vars(real).values()):
+            if (
+                isinstance(value, type)
+                and issubclass(value, BaseException)
+                and value.__module__ == real.__name__
+            ):
+                value.__module__ = module.__name__
 
     # runpy (`python -m gevent.monkey`), pkgutil and inspect ask for the rest
 

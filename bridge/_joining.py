@@ -185,19 +185,22 @@ def wait(
 
 
 def joinall(
-    greenlets: Iterable[T],
+    greenlets: Iterable[T] | None,
     timeout: float | Timeout | None = None,
     raise_error: bool = False,
     count: int | None = None,
-) -> list[T]:
+) -> Any:
     """Wait for greenlets to end. Blocks.
 
     :param timeout: seconds to wait at the most.
     :param raise_error: raise the exception of the first one that ends by one.
     :param count: wait for so many only.
 
-    Returns those that have ended, in the order in which they did.
+    Returns those that have ended, in the order in which they did. None instead of greenlets: :func:`wait`
+    for everything.
     """
+    if greenlets is None:
+        return wait(None, timeout)
     if raise_error or count is not None:
         if not raise_error:
             return list(wait(greenlets, timeout=timeout, count=count))

@@ -287,7 +287,6 @@ class socket(WaitingSocket):
             except BlockingIOError:
                 if self._timeout == 0 or flags & _DONTWAIT:
                     raise
-                deadline = self._wait_until(deadline, READ)
             except BaseException:
                 channel.drained = False
                 raise
@@ -295,6 +294,8 @@ class socket(WaitingSocket):
                 if len(data) >= bufsize or flags or not data:
                     channel.drained = False
                 return data
+            # not in the handler: what the wait ends with has nothing to do with that error
+            deadline = self._wait_until(deadline, READ)
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """Receive up to ``nbytes`` bytes (0: what fits) into ``buffer``; returns how many.
@@ -318,7 +319,6 @@ class socket(WaitingSocket):
             except BlockingIOError:
                 if self._timeout == 0 or flags & _DONTWAIT:
                     raise
-                deadline = self._wait_until(deadline, READ)
             except BaseException:
                 channel.drained = False
                 raise
@@ -327,6 +327,8 @@ class socket(WaitingSocket):
                 if size >= (nbytes or len(buffer)) or flags or not size:  # type: ignore[arg-type]
                     channel.drained = False
                 return size
+            # not in the handler: what the wait ends with has nothing to do with that error
+            deadline = self._wait_until(deadline, READ)
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """As :meth:`recv`; returns the bytes and the address of the sender. Blocks the greenlet."""

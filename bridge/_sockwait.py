@@ -61,6 +61,8 @@ UNLESS_ALONE = 2
 class cancel_wait_ex(OSError):
     """What a wait is ended with when the file is closed under it: an OSError with EBADF."""
 
+    __module__ = f"{__package__}.socket"
+
     def __init__(self) -> None:
         super().__init__(errno.EBADF, "File descriptor was closed in another greenlet")
 

@@ -45,7 +45,8 @@ class Timeout(BaseException):
     """
 
     __slots__ = (
-        "_closed", "_engine", "_entry", "_greenlet", "_one_shot", "_queued", "_ref", "exception", "seconds",
+        "__weakref__", "_closed", "_engine", "_entry", "_greenlet", "_one_shot", "_queued", "_ref",
+        "exception", "seconds",
     )  # fmt: skip
 
     seconds: float | None

@@ -116,6 +116,18 @@ def test_import_gevent_is_enough_for_what_gevent_imports_itself() -> None:
     """)
 
 
+def test_what_patching_has_loaded_needs_no_import_of_its_own() -> None:
+    run("""
+        from gevent import monkey
+        monkey.patch_all()
+        import bridge.queue, gevent, sys
+        assert "gevent.queue" not in sys.modules
+        assert gevent.queue is bridge.queue and gevent.local.local is bridge.local.local
+        assert gevent.socket.socket is sys.modules["socket"].socket
+        assert not hasattr(gevent, "backdoor") and not hasattr(gevent, "no_such_module")
+    """)
+
+
 def test_installing_imports_no_gevent() -> None:
     """Libraries take ``'gevent' in sys.modules`` for a sign that the program uses gevent."""
     run("assert not [name for name in sys.modules if name.split('.')[0] == 'gevent']")
@@ -168,6 +180,24 @@ def test_patches_and_pickles_hold_under_both_names() -> None:
         assert pickle.loads(pickle.dumps(gevent.queue.Queue)) is bridge.queue.Queue
         assert pickle.loads(b"cgevent.queue\\nQueue\\n.") is bridge.queue.Queue
         assert isinstance(bridge.queue.Queue(), gevent.queue.Queue)
+    """)
+
+
+def test_exceptions_name_gevent_s_modules_as_programs_print_and_look_for_them() -> None:
+    run("""
+        import bridge.exceptions, bridge.pool
+        assert bridge.exceptions.LoopExit.__module__ == "bridge.exceptions"
+        assert bridge.Timeout.__module__ == "bridge.timeout"
+        import gevent.exceptions, gevent.pool, gevent.socket, pickle
+        names = [
+            gevent.exceptions.LoopExit, gevent.Timeout, gevent.pool.PoolFull, gevent.socket.cancel_wait_ex,
+        ]
+        assert [f"{e.__module__}.{e.__name__}" for e in names] == [
+            "gevent.exceptions.LoopExit", "gevent.timeout.Timeout", "gevent.pool.PoolFull",
+            "gevent.socket.cancel_wait_ex",
+        ]
+        for e in names:
+            assert pickle.loads(pickle.dumps(e)) is e
     """)
 
 

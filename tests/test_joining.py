@@ -313,3 +313,10 @@ def test_killall_of_nobody_does_not_block() -> None:
 def test_killall_refuses_what_is_no_greenlet() -> None:
     with pytest.raises(TypeError, match="takes greenlets, not 5"):
         bridge.killall([5])
+
+
+@pytest.mark.engines("owned")
+def test_joinall_of_none_waits_for_everything() -> None:
+    g = bridge.spawn(bridge.sleep, 0)
+    assert bridge.joinall(None) is True
+    assert g.ready()

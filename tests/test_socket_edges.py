@@ -537,3 +537,21 @@ def test_binding_lets_nobody_else_run_not_even_to_look_up_a_name() -> None:
 
     with bridge.spawn(listen).get() as a, socket.create_connection(a.getsockname()):
         assert others == ["ran"]
+
+
+def test_what_ends_a_blocking_recv_has_no_other_error_as_its_context() -> None:
+    """Its traceback would tell of a BlockingIOError, which is no concern of the program's."""
+    a, b = socket.socketpair()
+    with a, b:
+        a.settimeout(0.001)
+        with pytest.raises(TimeoutError) as caught:
+            a.recv(1)
+        assert caught.value.__context__ is None
+        with pytest.raises(TimeoutError) as caught:
+            a.recv_into(bytearray(1))
+        assert caught.value.__context__ is None
+        a.settimeout(None)
+        reader = bridge.spawn(a.recv, 1)
+        bridge.sleep(0)
+        reader.kill(ValueError("stop"))
+        assert reader.exception is not None and reader.exception.__context__ is None

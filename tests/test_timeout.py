@@ -564,3 +564,8 @@ def test_repr_says_whether_it_is_pending() -> None:
     assert "pending" in repr(limit)
     limit.close()
     assert "pending" not in repr(limit)
+
+
+def test_a_timeout_can_be_referred_to_weakly() -> None:
+    timeout = Timeout(1)
+    assert weakref.ref(timeout)() is timeout

@@ -41,6 +41,8 @@ class Callback:
         return self.args is not None
 
     def __repr__(self) -> str:
-        state = "" if self.pending else " stopped"
-        details = f" callback={self.callback!r} args={self.args!r}" if self.callback is not None else ""
+        state = "" if self else " stopped"
+        details = f" callback={self.callback!r}" if self.callback is not None else ""
+        if self.args is not None:  # while it runs, too
+            details += f" args={self.args!r}"
         return f"<callback at {id(self):#x}{state}{details}>"

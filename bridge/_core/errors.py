@@ -14,12 +14,17 @@ __all__ = [
 ]
 
 
+_HOME = "bridge.exceptions"
+
+
 class LoopExit(Exception):
     """The hub has nothing left that could wake the greenlet that blocks.
 
     Its arguments are a message, the hub, and a description of what is blocked where. The
     hub can be used again afterwards.
     """
+
+    __module__ = _HOME
 
     @property
     def hub(self) -> object | None:
@@ -41,21 +46,31 @@ class BlockingSwitchOutError(AssertionError):
     That is the hub itself: a callback of the loop, or a coroutine that runs without a portal.
     """
 
+    __module__ = _HOME
+
 
 class InvalidSwitchError(AssertionError):
     """A greenlet that waits was switched to by something other than what it waits for."""
+
+    __module__ = _HOME
 
 
 class ConcurrentObjectUseError(AssertionError):
     """Two greenlets wait for the same thing where only one at a time may."""
 
+    __module__ = _HOME
+
 
 class InvalidThreadUseError(RuntimeError):
     """An object of one thread's hub was used from another thread."""
 
+    __module__ = _HOME
+
 
 class HubDestroyed(GreenletExit):
     """The hub of this thread was destroyed while a greenlet was waiting in it."""
+
+    __module__ = _HOME
 
     def __init__(self, destroy_loop: bool) -> None:
         super().__init__(destroy_loop)

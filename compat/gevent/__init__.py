@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
@@ -38,6 +39,7 @@ from bridge import (
     wait,
     with_timeout,
 )
+from bridge._dropin import SHARED
 from gevent import event as event
 from gevent import exceptions as exceptions
 from gevent import greenlet as greenlet
@@ -107,6 +109,16 @@ def shutdown() -> NoReturn:
     it blocks: its ``finally`` clauses and ``atexit`` functions run. The other greenlets do not run again.
     """
     raise SystemExit
+
+
+def __getattr__(name: str) -> ModuleType:
+    """A module that is loaded already is there without an import of its own.
+
+    After ``monkey.patch_all()`` programs write ``gevent.queue.Queue()``: in gevent patching has imported it.
+    """
+    if name in SHARED and f"bridge.{name}" in sys.modules:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class _Package(ModuleType):
