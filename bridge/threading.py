@@ -123,6 +123,17 @@ class _DummyThread(_DummyThread_):  # type: ignore[misc]
         else:
             _own.ended = _Ended(self)
 
+    if sys.version_info < (3, 13):
+
+        def _reset_internal_locks(self, is_alive: bool) -> None:
+            super()._reset_internal_locks(is_alive)
+            if is_alive and __threading__._main_thread is self:  # type: ignore[attr-defined]
+                # In a forked child: who has forked is the main thread there, as later Pythons have it, too.
+                self.__class__ = _MainThread_
+                self._name = "MainThread"
+                self._daemonic = False
+                self._set_tstate_lock()
+
 
 def _DeleteDummyThreadOnDel(_dummy: object) -> None:
     """What :mod:`threading` uses from Python 3.13 on to forget them: not needed."""

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -740,3 +741,27 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), released)
 """
     )
     assert out == "1 released\n"
+
+
+def test_in_a_forked_child_the_greenlet_that_forked_is_the_main_thread(run_fresh: Any) -> None:
+    out = run_fresh("""
+        from bridge import monkey
+        monkey.patch_all()
+        import os, threading, warnings
+        import bridge
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork() with threads, from Python 3.12 on
+        def fork():
+            threading.current_thread()  # as logging does: from here on there is a dummy
+            pid = os.fork()
+            if pid:
+                assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+                return
+            main = threading.main_thread()
+            assert main is threading.current_thread() and threading.enumerate() == [main]
+            print(type(main).__name__, main.name, main.is_alive(), main.daemon, flush=True)
+            threading.Thread(target=print, args=["a thread"], kwargs={"flush": True}).start()
+            raise SystemExit(7)  # after the threads have ended
+        bridge.spawn(fork).get()
+        print(type(threading.current_thread()).__name__)
+    """)
+    assert out.splitlines() == ["_MainThread MainThread True False", "a thread", "_MainThread"]
