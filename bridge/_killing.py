@@ -124,7 +124,8 @@ def killall(
     limit = Timeout._start_new_or_dummy(timeout)
     try:
         me.block()
-        joinable = [g for g in alive if hasattr(g, "rawlink")]
+        # without those that have ended: waiting for these would let others run first
+        joinable = [g for g in alive if hasattr(g, "rawlink") and not g.dead]
         if joinable:
             wait(joinable)
     finally:

@@ -116,12 +116,17 @@ def test_waiting_in_the_hub_is_refused(errors: list[Any]) -> None:
 
 
 def test_iwait_gives_each_as_soon_as_it_is_ready() -> None:
-    a, b, c = sleepers(0.006, 0.002, 0.004)
+    starts = [Event(), Event(), Event()]
+    greenlets = [bridge.spawn(start.wait) for start in starts]
+    bridge.spawn(starts[1].set)
     order = []
-    for g in bridge.iwait([a, b, c]):
-        order.append(g)
-        assert sum(each.ready() for each in (a, b, c)) == len(order)
-    assert order == [b, c, a]
+    for g in bridge.iwait(greenlets):
+        order.append(greenlets.index(g))
+        assert sum(each.ready() for each in greenlets) == len(order)
+        following = {1: 2, 2: 0}.get(order[-1])
+        if following is not None:
+            starts[following].set()
+    assert order == [1, 2, 0]
 
 
 def test_iwait_limits_the_time_of_all_and_the_number() -> None:

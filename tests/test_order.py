@@ -50,6 +50,19 @@ def test_who_kills_goes_on_right_after_the_end_of_the_killed() -> None:
     assert log == ["a begins", "b begins", "killed", "a ends", "b ends"]
 
 
+def test_who_kills_all_goes_on_right_after_the_end_of_the_killed() -> None:
+    log: list[Any] = []
+    victims = [bridge.spawn(bridge.sleep, 100) for _ in range(2)]
+    bridge.sleep(0)
+
+    def kill() -> None:
+        bridge.killall(victims)
+        log.append("killed")
+
+    bridge.joinall([bridge.spawn(kill), bridge.spawn(talking, log, "a")])
+    assert log == ["a begins", "killed", "a ends"]
+
+
 def test_killall_reaches_all_before_anybody_else_runs() -> None:
     log: list[Any] = []
     victims = [bridge.spawn(stubborn, log, name) for name in "xy"]
