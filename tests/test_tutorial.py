@@ -13,9 +13,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,7 @@ Ended:
 #: Programs with a test of their own below: chance, the clock, signals, errors and what must be installed.
 SPECIAL = {
     "determinism",
+    "gipc_processes",
     "greenlet_state",
     "local_proxy",
     "monkey_patching",
@@ -155,9 +158,11 @@ SPECIAL = {
     "redis_queue",
     "select_polling",
     "sigquit_shutdown",
+    "simple_server",
     "subprocess_cron",
     "sync_async",
     "timeout_custom_exception",
+    "websocket_server",
     "zeromq_green",
 }
 
@@ -319,6 +324,90 @@ def test_zeromq_takes_turns(loop: str) -> None:
     pytest.importorskip("zmq", reason="pyzmq is not installed")
     turns = [f"Switched to {who} for {i}" for i in range(1, 5) for who in ("Server", "Client")]
     assert output("zeromq_green", loop).splitlines() == turns
+
+
+def test_gipc_child_answers_while_the_parent_goes_on(loop: str) -> None:
+    # not imported here: it imports gevent
+    if importlib.util.find_spec("gipc") is None:
+        pytest.skip("gipc is not installed")
+    answers = [f"hi in {i}" for i in range(5)]
+    assert output("gipc_processes", loop).splitlines() == [
+        *answers, "exit code 0", "ticked meanwhile: True"
+    ]  # fmt: skip
+
+
+class Server:
+    """A program that serves until it is killed."""
+
+    def __init__(self, loop: str, program: str, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*command(program), *arguments],
+            env=environment(loop),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._watchdog = threading.Timer(HUNG, self.process.kill)
+        self._watchdog.start()
+
+    def port(self) -> int:
+        """The number at the end of the next line."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        match = re.search(r"(\d+)\D*$", line)
+        assert match, line
+        return int(match[1])
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self._watchdog.cancel()
+
+
+def test_simple_server_talks_to_each_who_connects(loop: str) -> None:
+    with Server(loop, "simple_server", "0") as server:
+        port = server.port()
+        peers = [socket.create_connection(("127.0.0.1", port), HUNG) for _ in range(3)]
+        for peer in peers:
+            with peer, peer.makefile("rb") as lines:
+                assert lines.read() == b"Hello from a telnet!\n0\n1\n2\n3\n4\n"
+
+
+def test_websocket_server_sends_each_message_to_everybody(loop: str, tmp_path: Path) -> None:
+    pytest.importorskip("flask", reason="flask is not installed")
+    pytest.importorskip("redis", reason="redis-py is not installed")
+    websocket = pytest.importorskip("websocket", reason="websocket-client is not installed")
+    if importlib.util.find_spec("geventwebsocket") is None:  # not imported here: it imports gevent
+        pytest.skip("gevent-websocket is not installed")
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        redis_port = str(free.getsockname()[1])
+    redis = subprocess.Popen(
+        ["redis-server", "--port", redis_port, "--save", "", "--dir", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        with Server(loop, "websocket_server", "0", redis_port) as server:
+            address = f"127.0.0.1:{server.port()}"
+            assert server.port() == int(redis_port)
+            clients = [websocket.create_connection(f"ws://{address}/websocket", timeout=HUNG) for _ in "ab"]
+            for number, text in enumerate(["first", "second"], start=1):
+                clients[number % 2].send(text)
+                for client in clients:
+                    assert client.recv() == f"{number}: {text}"
+            for path, expected in [("/", b"new WebSocket"), ("/messages", b'["first","second"]')]:
+                with urllib.request.urlopen(f"http://{address}{path}", timeout=HUNG) as answer:
+                    assert expected in answer.read()
+            for client in clients:
+                client.close()
+    finally:
+        redis.kill()
+        redis.wait()
 
 
 def test_every_program_is_tested_documented_and_listed() -> None:
