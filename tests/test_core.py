@@ -8,8 +8,8 @@ import pytest
 
 import bridge
 from bridge import core
-from bridge._core.loop import loop as Loop
 from bridge._core.callbacks import Callback
+from bridge._core.loop import loop as Loop
 
 
 def test_the_loop_and_its_watchers() -> None:
