@@ -93,3 +93,11 @@ def test_hub_is_what_waits_for_watchers() -> None:
         assert issubclass(gevent.event.Event, AbstractLinkable)
         assert GreenletTracer().kill() is None
     """)
+
+
+def test_error_numbers_have_the_texts_of_the_system() -> None:
+    run("""
+        import errno, os
+        from gevent.win32util import formatError
+        assert formatError(errno.ENOENT) == os.strerror(errno.ENOENT)
+    """)
