@@ -121,7 +121,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 def count(tests: Iterable[bool]) -> str:
     each = list(tests)
-    return f"{sum(each)} of {len(each)}"
+    return f"{sum(each)} of {len(each)}" if each else ""
 
 
 def code(names: Iterable[str]) -> str:
