@@ -34,7 +34,11 @@ def run(pytester: pytest.Pytester, program: str, *options: str, mode: str = "str
     pytester.makepyfile(START + program)
     pytester.makeini(
         f"[pytest]\nasyncio_mode = {mode}\nasyncio_default_fixture_loop_scope = function\n"
-        f"filterwarnings = error\naddopts = --strict-markers {PLUGIN}"
+        "filterwarnings =\n    error\n"
+        # of an editable installation that registers the plugin
+        "    ignore:Module already imported so cannot be rewritten; _editable_impl:"
+        "pytest.PytestAssertRewriteWarning\n"
+        f"addopts = --strict-markers {PLUGIN}"
     )
     return pytester.runpytest_subprocess(*options)
 

@@ -106,13 +106,13 @@ async def test_gather_portals_and_sync_to_async() -> None:
 async def test_a_circle_is_shown_once() -> None:
     greenlets: list[Any] = []
 
-    def join(n: int) -> None:
+    def in_a_circle(n: int) -> None:
         greenlets[n].join()
 
-    greenlets += [bridge.spawn(join, 1), bridge.spawn(join, 0)]
+    greenlets += [bridge.spawn(in_a_circle, 1), bridge.spawn(in_a_circle, 0)]
     for _ in range(3):
         await asyncio.sleep(0)
-    tree = [line for line in lines() if "join" in line]
+    tree = [line for line in lines() if "in_a_circle" in line]
     assert len(tree) == 3 and tree[2].endswith("see above")
     greenlets[0].kill(block=False)
     await greenlets[1].ajoin()

@@ -131,9 +131,10 @@ def test_run_info_of_greenlets() -> None:
     assert "'some_attr': 1" in value
     assert "{'a value': 42}" in value
     assert "Printer" in value
-    assert "{}" not in value
+    # other greenlets may be alive, with frames that have such text in them
+    assert not any(line.rstrip().endswith(" {}") for line in value.splitlines())
     assert value.endswith("\n")
-    assert value.count("Spawn Tree Locals") == 1
+    assert value.count("{'a value': 42}") == 1
 
 
 def test_run_info_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
