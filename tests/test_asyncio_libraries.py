@@ -463,7 +463,8 @@ async def database() -> AsyncIterator[Any]:
 
 @pytest.mark.asyncio
 async def test_sqlalchemy_in_greenlets_and_portals() -> None:
-    from sqlalchemy import text
+    pytest.importorskip("aiosqlite")
+    text = pytest.importorskip("sqlalchemy").text
 
     async def insert(engine: Any, n: int) -> int:
         async with engine.begin() as connection:

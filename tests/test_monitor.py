@@ -73,6 +73,7 @@ def test_a_greenlet_that_blocks_is_reported(quick: None, heard: list[Any], print
     assert "PeriodicMonitoringThread" in printed.getvalue()
     monitor.kill()
     assert gettrace() is None
+    until(lambda: monitor.monitor_thread_ident not in sys._current_frames())  # it may be in a report
 
 
 def test_waiting_is_not_blocking(quick: None, heard: list[Any], printed: io.StringIO) -> None:
