@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from queue import Empty, Full
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._aio.asyncwait import AsyncWait
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub_if_exists
 from ._core.waiting import Wait, WaitLine
-from ._standing import NOT_YET, cannot_block, stand_in_line, stand_in_line_async
+from ._standing import NOT_YET, Iterated, cannot_block, stand_in_line, stand_in_line_async
 from .timeout import Timeout, wait_limited
 
 __all__ = ["Channel"]
@@ -45,7 +44,7 @@ class _Deposit:
         return False
 
 
-class Channel(Generic[T]):
+class Channel(Iterated[T]):
     """A queue that holds nothing: put() waits until a getter has taken the item."""
 
     if not TYPE_CHECKING:
@@ -231,22 +230,4 @@ class Channel(Generic[T]):
         if self.putters:
             self.getters.tell()
 
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        item = self.get()
-        if item is StopIteration:
-            raise StopIteration
-        return item
-
-    next = __next__
-
-    def __aiter__(self) -> AsyncIterator[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        item = await self.aget()
-        if item is StopIteration:
-            raise StopAsyncIteration
-        return item
+    next = Iterated.__next__

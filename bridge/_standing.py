@@ -7,9 +7,10 @@ why nothing can be lost in this.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator
 from time import monotonic
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent
 
@@ -18,7 +19,9 @@ from ._core.hub import get_hub_if_exists
 from ._core.waiting import Wait, WaitLine
 from .timeout import Timeout, wait_limited
 
-__all__ = ["NOT_YET", "cannot_block", "check_timeout", "stand_in_line", "stand_in_line_async"]
+__all__ = ["NOT_YET", "Iterated", "cannot_block", "check_timeout", "stand_in_line", "stand_in_line_async"]
+
+T = TypeVar("T")
 
 #: What an attempt returns that has to wait.
 NOT_YET: Any = object()
@@ -126,3 +129,35 @@ async def stand_in_line_async(
         line.discard(wait)
         if line and more():
             line.tell()
+
+
+class Iterated(Generic[T]):
+    """Iterating over queues and channels: gives items until one is the class StopIteration."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def get(self, block: bool = True, timeout: Any = None) -> T:
+        """Take the first item, waiting for one. Blocks the greenlet."""
+
+    @abstractmethod
+    async def aget(self, timeout: float | None = None) -> T:
+        """In a coroutine: :meth:`get`."""
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        item = self.get()
+        if item is StopIteration:
+            raise StopIteration
+        return item
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        item = await self.aget()
+        if item is StopIteration:
+            raise StopAsyncIteration
+        return item

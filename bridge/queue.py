@@ -16,11 +16,11 @@ import sys
 import warnings
 from _thread import RLock
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from queue import Empty, Full
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ._aio.asyncwait import AsyncWait
 from ._channel import Channel
@@ -28,7 +28,7 @@ from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub_if_exists
 from ._core.queues import QueueBase
 from ._core.waiting import Wait, WaitLine
-from ._standing import NOT_YET, cannot_block, check_timeout, stand_in_line, stand_in_line_async
+from ._standing import NOT_YET, Iterated, cannot_block, check_timeout, stand_in_line, stand_in_line_async
 from .timeout import Timeout, wait_limited
 
 if sys.version_info >= (3, 13):
@@ -63,7 +63,7 @@ Q = TypeVar("Q", bound="SimpleQueue[Any]")
 _ANY = 2**30 - 1
 
 
-class SimpleQueue(QueueBase, Generic[T]):
+class SimpleQueue(QueueBase, Iterated[T]):
     """A queue: first in, first out.
 
     :param maxsize: how many items it holds before put() waits; None: any number.
@@ -423,26 +423,6 @@ class SimpleQueue(QueueBase, Generic[T]):
         return await stand_in_line_async(  # type: ignore[no-any-return]
             self._getters, lambda: self._try_take(self._get), self._has_item, timeout, Empty
         )
-
-    # -- iterating
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        item = self.get()
-        if item is StopIteration:
-            raise StopIteration
-        return item
-
-    def __aiter__(self) -> AsyncIterator[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        item = await self.aget()
-        if item is StopIteration:
-            raise StopAsyncIteration
-        return item
 
     def _unlock(self) -> None:
         """Tell those who have something to do; for libraries that call it after changing ``queue``."""

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import pprint
 import sys
 import threading
@@ -18,8 +17,9 @@ from types import FrameType, TracebackType
 from typing import Any, ClassVar
 from weakref import ref
 
-from greenlet import getcurrent, gettrace, greenlet, settrace
+from greenlet import getcurrent, gettrace, settrace
 
+from ._core.census import all_greenlets
 from ._core.current import get_hub, get_hub_if_exists
 from ._waits import format_waits
 from .local import all_local_dicts_for_greenlet
@@ -271,9 +271,8 @@ class GreenletTree:
     @classmethod
     def _forest(cls) -> tuple[list[GreenletTree], dict[Any, GreenletTree]]:
         trees: dict[Any, GreenletTree] = {}
-        for obj in [*gc.get_objects(), getcurrent()]:
-            # The exact question: some proxies make up an answer to isinstance().
-            if issubclass(type(obj), greenlet) and not _flag(obj, "greenlet_tree_is_ignored"):
+        for obj in [*all_greenlets(), getcurrent()]:
+            if not _flag(obj, "greenlet_tree_is_ignored"):
                 trees[obj] = cls(obj)
         roots: list[GreenletTree] = []
         for obj, tree in trees.items():

@@ -84,11 +84,9 @@ def _seen(task: asyncio.Task[Any]) -> None:
 class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
     """The current task of coroutines that one greenlet awaits. See above."""
 
-    #: for the end of the loop: only the greenlet can end it
+    #: For the engine: only the greenlet can end it. So the end of the loop does not wait for it, and it need
+    #: not tell when what is awaited has ended, as the greenlet runs then.
     of_greenlet = True
-
-    #: The engine need not be told when what is awaited has ended: the greenlet that awaits it runs then.
-    ends_in_drain = True
     #: what is being awaited now, the outermost; None between two awaits
     awaiting: Any = None
     #: somebody has cancelled it, waits for it, or has asked for more than whether it is done

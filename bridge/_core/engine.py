@@ -602,7 +602,7 @@ class Engine:
             for task in tasks - set(self._watched_tasks):
                 # when the last one ends without waking anybody, the question has to be asked again
                 self._watched_tasks.add(task)
-                if not getattr(task, "ends_in_drain", False):  # else the end of that drain asks
+                if not getattr(task, "of_greenlet", False):  # else the end of that drain asks
                     task.add_done_callback(self._look_again)
             return True
         own = (getattr(self.aio, "_read_from_self", None), self._arm_again, self.entry)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .children import ChildWatch
 from .engine import Timer as _HeapEntry
-from .watchers import watcher
+from .watchers import counted, watcher
 
 if TYPE_CHECKING:
     from .loop import loop as Loop
@@ -105,7 +105,7 @@ _SHARED = frozenset({getattr(_signal, "SIGCHLD", None)})
 signals = _Signals()
 
 
-class child(watcher):
+class child(counted):
     """A call when the child process ``pid`` has ended; ``rstatus`` is its wait status then.
 
     On every loop and in every thread, unlike in gevent. The child is reaped. If somebody else has
@@ -124,7 +124,6 @@ class child(watcher):
         #: true if it has ended, but somebody else has taken its status
         self.stolen = False
         self._pid = pid
-        self._watch: ChildWatch | None = None
         super().__init__(loop, ref, priority)
 
     @property
@@ -134,36 +133,16 @@ class child(watcher):
 
     def _begin(self) -> None:
         self.loop.install_sigchld()
-        self._watch = ChildWatch(self.loop, self._pid, self._told, self._ref)
-        self._watch.start()
+        self._source = ChildWatch(self.loop, self._pid, self._told, self._ref)
+        self._source.start()
 
     def _end(self) -> None:
-        if self._watch is not None:
-            self._watch.stop()
-            self._watch = None
-
-    # the watch counts for us
-    def _hold(self) -> None:
-        pass
-
-    def _unhold(self) -> None:
-        pass
-
-    @property
-    def ref(self) -> bool:
-        """Whether this watcher, while active, is a reason for the loop to go on."""
-        return self._ref
-
-    @ref.setter
-    def ref(self, value: bool) -> None:
-        if bool(value) != self._ref:
-            self._ref = bool(value)
-            if self._watch is not None:
-                self._end()
-                self._begin()
+        if self._source is not None:
+            self._source.stop()
+            self._source = None
 
     def _told(self, status: int | None) -> None:
-        self._watch = None
+        self._source = None
         self.rpid = self._pid
         if status is None:
             self.stolen = True

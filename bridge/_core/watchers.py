@@ -219,7 +219,33 @@ class watcher:
         return self if not self.loop.destroyed else None
 
 
-class io(watcher):
+class counted(watcher):
+    """A watcher whose source, made by ``_begin``, is itself what counts as a reason to go on."""
+
+    #: what there is between ``_begin`` and ``_end``
+    _source: Any = None
+
+    def _hold(self) -> None:
+        pass
+
+    def _unhold(self) -> None:
+        pass
+
+    @property
+    def ref(self) -> bool:
+        """Whether this watcher, while active, is a reason for the loop to go on."""
+        return self._ref
+
+    @ref.setter
+    def ref(self, value: bool) -> None:
+        if bool(value) != self._ref:
+            self._ref = bool(value)
+            if self._source is not None:
+                self._end()
+                self._begin()
+
+
+class io(counted):
     """Level-triggered readiness of a file descriptor; ``events`` is READ (1), WRITE (2) or both."""
 
     _shown = ("fd", "events_str")
@@ -233,8 +259,6 @@ class io(watcher):
             raise ValueError(f"illegal event mask: {events!r}; use READ (1), WRITE (2) or both")
         self._fd = fd
         self._events = events & (READ | WRITE)
-        # Only while it watches: it refers to us, and a stopped watcher shall be freed at once.
-        self._interest: Interest | None = None
         super().__init__(loop, ref, priority)
 
     @property
@@ -269,32 +293,13 @@ class io(watcher):
     def _begin(self) -> None:
         interest = Interest(self._fd, self._events, self._queue, self._ref)
         self.loop.get_poller().add(interest)
-        self._interest = interest
+        # Only while it watches: it refers to us, and a stopped watcher shall be freed at once.
+        self._source = interest
 
     def _end(self) -> None:
-        if self._interest is not None:
-            self.loop.get_poller().remove(self._interest)
-            self._interest = None
-
-    # the poller counts for us
-    def _hold(self) -> None:
-        pass
-
-    def _unhold(self) -> None:
-        pass
-
-    @property
-    def ref(self) -> bool:
-        """Whether this watcher, while active, is a reason for the loop to go on."""
-        return self._ref
-
-    @ref.setter
-    def ref(self, value: bool) -> None:
-        if bool(value) != self._ref:
-            self._ref = bool(value)
-            if self._active:
-                self._end()
-                self._begin()
+        if self._source is not None:
+            self.loop.get_poller().remove(self._source)
+            self._source = None
 
     def start(self, callback: Callable[..., Any], *args: Any, pass_events: bool = False) -> None:
         """Call ``callback(*args)`` while the fd is ready; with ``pass_events`` the events come first."""
