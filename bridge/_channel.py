@@ -7,6 +7,7 @@ from types import GenericAlias
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._aio.asyncwait import AsyncWait
+from ._core.engine import parks
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub_if_exists
 from ._core.waiting import Wait, WaitLine
@@ -96,6 +97,7 @@ class Channel(Iterated[T]):
         """True"""
         return True
 
+    @parks
     def put(self, item: T, block: bool = True, timeout: float | Timeout | None = None) -> None:
         """Wait until a getter takes the item.
 
@@ -133,6 +135,7 @@ class Channel(Iterated[T]):
         """Hand the item to a waiting getter, or raise Full."""
         self.put(item, False)
 
+    @parks
     def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:
         """Take an item from a putter, waiting for one.
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from ._core.current import hub_local
 from ._core.edges import READ, WRITE, Channel
+from ._core.engine import parks
 from ._core.errors import BlockingSwitchOutError, ConcurrentObjectUseError
 from ._core.poller import Interest
 from ._core.waiting import Wait
@@ -85,6 +86,7 @@ class WaitingSocket(_Socket):
     _timeout: float | None
     _channel: Channel
 
+    @parks
     def _wait_edge(self, events: int, timeout: float | None, how: int = 0) -> None:
         """Wait until the socket becomes ready for READ or for WRITE, which it was not at the last attempt.
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from greenlet import getcurrent
 
 from ._aio.asyncwait import AsyncWait
+from ._core.engine import parks
 from ._core.hub import get_hub_if_exists
 from ._core.waiting import Wait, WaitLine
 from .timeout import Timeout, wait_limited
@@ -38,6 +39,7 @@ def cannot_block() -> bool:
     return hub is not None and getcurrent() is hub
 
 
+@parks
 def stand_in_line(
     line: WaitLine,
     attempt: Callable[[], Any],

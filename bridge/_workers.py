@@ -47,7 +47,7 @@ from ._aio.awaiting import await_
 from ._core.callbacks import Callback
 from ._core.engine import Engine
 from ._core.errors import BlockingSwitchOutError
-from ._core.hub import get_hub, get_hub_if_exists, hub_local
+from ._core.hub import get_hub, get_hub_if_exists, hub_local, of_thread
 from ._threadwait import ThreadWait
 from .event import Event
 from .greenlet import _is_async
@@ -395,7 +395,7 @@ def _print_failure() -> None:
 
 def _end_hubs() -> None:
     """Destroy the hubs that calls have made in this thread."""
-    aside, hub_local.aside = hub_local.aside, ()
+    aside, of_thread.aside = of_thread.aside, ()
     for hub in (*aside, hub_local.hub):
         if hub is not None and hub.loop is not None:
             hub.destroy(destroy_loop=True)

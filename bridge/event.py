@@ -6,6 +6,7 @@ from collections.abc import Generator
 from typing import Any, Generic, TypeVar, cast
 
 from ._aio.asyncwait import AsyncWait
+from ._core.engine import parks
 from ._core.errors import BlockingSwitchOutError
 from ._core.waiting import Wait, WaitLine
 from ._linkable import AbstractLinkable
@@ -21,6 +22,7 @@ class _Waitable(AbstractLinkable):
 
     __slots__ = ()
 
+    @parks
     def _wait_ready(self, timeout: float | Timeout | None) -> bool:
         """Block until woken (True) or for ``timeout`` (False); called when not ready."""
         wait = Wait()
@@ -41,6 +43,7 @@ class _Waitable(AbstractLinkable):
             line.discard(wait)
         return woken
 
+    @parks
     def _wait_unlimited(self) -> None:
         """:meth:`_wait_ready` for the most frequent case."""
         wait = Wait()
@@ -120,6 +123,7 @@ class Event(_Waitable):
         """Clear the flag: those who come now wait."""
         self._flag = False
 
+    @parks
     def wait(self, timeout: float | Timeout | None = None) -> bool:
         """Block until the flag is set, for ``timeout`` seconds at the most; whether it was set."""
         if self._flag:

@@ -32,6 +32,7 @@ from ._aio.asyncwait import AsyncWait
 from ._aio.awaiting import await_
 from ._calling import begin_if_next
 from ._config import config
+from ._core.engine import parks
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub, hub_local
 from ._core.loop import loop as Loop
@@ -436,6 +437,7 @@ class Greenlet(greenlet, Generic[T]):
             return
         self._wait(timeout)
 
+    @parks
     def _wait(self, timeout: float | Timeout | None) -> bool:
         wait = Wait()
         if self._links is None:

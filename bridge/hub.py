@@ -37,6 +37,7 @@ from ._core.current import (
 from ._core.current import (
     set_loop as set_loop,
 )
+from ._core.engine import parks
 from ._core.errors import HubDestroyed as HubDestroyed
 from ._core.errors import InvalidSwitchError
 from ._core.errors import LoopExit as LoopExit
@@ -109,6 +110,7 @@ def spawn_raw(function: Callable[..., Any], *args: Any, **kwargs: Any) -> greenl
     return g
 
 
+@parks
 def sleep(seconds: float = 0, ref: bool = True) -> None:
     """Let others run for ``seconds``; 0 or less: for one round of those who are ready now.
 

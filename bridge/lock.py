@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from greenlet import getcurrent
 
 from ._aio.asyncwait import AsyncWait
+from ._core.engine import parks
 from ._core.waiting import Wait, WaitLine
 from ._linkable import AbstractLinkable
 from .timeout import Timeout, wait_limited
@@ -94,6 +95,7 @@ class Semaphore(AbstractLinkable):
         self._wait_in_line(timeout, False)
         return self.counter
 
+    @parks
     def _wait_in_line(self, timeout: float | Timeout | None, take: bool) -> bool:
         deadline = None
         if isinstance(timeout, Timeout):

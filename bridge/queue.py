@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ._aio.asyncwait import AsyncWait
 from ._channel import Channel
+from ._core.engine import parks
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub_if_exists
 from ._core.queues import QueueBase
@@ -249,6 +250,7 @@ class SimpleQueue(QueueBase, Iterated[T]):
             raise Full
         stand_in_line(self._putters, lambda: self._try_put(item), self._has_place, timeout, Full)
 
+    @parks
     def _wait_for_place(self, item: T) -> None:
         """:func:`stand_in_line` for the most frequent case of put()."""
         try:
@@ -331,6 +333,7 @@ class SimpleQueue(QueueBase, Iterated[T]):
                 return item
         return self._wait_for_item(self._get, block, timeout)
 
+    @parks
     def _wait_plain(self) -> T:
         """:func:`stand_in_line` for the most frequent case."""
         try:

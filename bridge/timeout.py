@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from greenlet import getcurrent, greenlet
 
 from ._core.callbacks import Callback
-from ._core.engine import Engine, throw_into
+from ._core.engine import Engine, parks, throw_into
 from ._core.engine import Timer as _HeapEntry
 from ._core.hub import get_hub, hub_local
 from ._core.waiting import Wait
@@ -222,6 +222,7 @@ class _FakeTimerType:
 _FakeTimer = _FakeTimerType()
 
 
+@parks
 def wait_limited(wait: Wait, timeout: Any) -> bool:
     """``wait.block(timeout)`` where a caller's ``timeout`` may be seconds, None or a Timeout.
 

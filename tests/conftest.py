@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 
 import bridge
-from bridge._core.current import hub_local
+from bridge._core.current import hub_local, of_thread
 
 try:
     import uvloop
@@ -104,12 +104,12 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def _end_hub() -> None:
-    for hub in (hub_local.hub, *hub_local.aside):
+    for hub in (hub_local.hub, *of_thread.aside):
         if hub is not None and hub.loop is not None:
             hub.destroy(destroy_loop=True)
     hub_local.hub = None
-    hub_local.aside = ()
-    hub_local.next_loop = None
+    of_thread.aside = ()
+    of_thread.next_loop = None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -48,7 +48,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from bridge._core.current import get_hub, hub_local
+from bridge._core.current import get_hub, hub_local, of_thread
 from bridge._core.engine import Engine, throw_into
 from bridge._core.hub import Hub
 from bridge._core.poller import READ, WRITE, Interest
@@ -135,7 +135,7 @@ class _Run:
         """Around ``run_forever``."""
         aio: Any = self.aio
         self.outer = outer
-        self.aside = hub_local.aside
+        self.aside = of_thread.aside
         self.outer_state = _interpreter_state()
         selector = aio._selector
         sharing = aio._selector = _Sharing(selector, self)
@@ -152,7 +152,7 @@ class _Run:
             if hub_local.hub is not self.outer:
                 self.inner = hub_local.hub
             hub_local.hub = self.outer
-            hub_local.aside = self.aside
+            of_thread.aside = self.aside
             _set_interpreter_state(self.outer_state)
             sharing.forget()
 
@@ -172,9 +172,9 @@ class _Run:
         hub = hub_local.hub
         if hub is not self.outer:
             self.inner = hub
-        inner_aside = hub_local.aside
+        inner_aside = of_thread.aside
         hub_local.hub = self.outer
-        hub_local.aside = self.aside
+        of_thread.aside = self.aside
         self.inner_state = _interpreter_state()
         _set_interpreter_state(self.outer_state)
         _set_running_loop(None)
@@ -186,10 +186,10 @@ class _Run:
             outer = hub_local.hub
             if outer is not None:
                 self.outer = outer  # another one, in a forked child
-            self.aside = hub_local.aside
+            self.aside = of_thread.aside
             if self.inner is not None:
                 hub_local.hub = self.inner
-            hub_local.aside = inner_aside
+            of_thread.aside = inner_aside
             self.outer_state = _interpreter_state()
             _set_interpreter_state(self.inner_state)
             _set_running_loop(self.aio)

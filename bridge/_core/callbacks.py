@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, final
+from typing import final
+
+from .switching import CallbackBase
 
 __all__ = ["Callback"]
 
 
 @final
-class Callback:
+class Callback(CallbackBase):
     """A call that the hub will make once; what :meth:`loop.run_callback` returns.
 
     It is true (and ``pending``) until it has begun to run or was stopped. It may be stopped from the
@@ -18,18 +19,9 @@ class Callback:
     Final: the drain tells greenlets from callbacks by ``type(item) is Callback``.
     """
 
-    __slots__ = ("args", "callback")
+    __slots__ = ()
 
-    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self.callback: Callable[..., Any] | None = callback
-        self.args: tuple[Any, ...] | None = args
-
-    def stop(self) -> None:
-        """Do not make the call if it has not begun; never blocks."""
-        self.callback = None
-        self.args = None
-
-    close = stop
+    close = CallbackBase.stop
 
     @property
     def pending(self) -> bool:

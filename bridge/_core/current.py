@@ -14,6 +14,7 @@ from greenlet import getcurrent, greenlet
 
 from .errors import BlockingSwitchOutError
 from .loop import loop as Loop
+from .switching import HubLocal
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -26,6 +27,7 @@ __all__ = [
     "get_hub_if_exists",
     "get_loop",
     "hub_local",
+    "of_thread",
     "set_default_hub_class",
     "set_hub",
     "set_loop",
@@ -36,16 +38,35 @@ __all__ = [
 MAIN_THREAD_IDENT = get_ident()
 
 
-class _HubLocal(_local):
+class _ThreadEnd:
+    """Kept among a thread's locals, which go while the thread can still run Python: ends its hubs."""
+
+    def __init__(self) -> None:
+        self.hubs: list[Hub] = []
+
+    def __del__(self) -> None:
+        hub_local.forget()
+        for hub in self.hubs:
+            if hub.thread_ident != MAIN_THREAD_IDENT and hub.loop is not None and hub.loop.owned:
+                if get_ident() == hub.thread_ident:
+                    hub.destroy(destroy_loop=True)
+
+
+class _OfThread(_local):
     hub: Hub | None = None
     #: hubs of owned loops that are set aside while an adopted loop runs
     aside: tuple[Hub, ...] = ()
     #: the asyncio or gevent loop that the next hub of this thread is to use
     next_loop: Loop | None = None
-    guard: _ThreadEnd | None = None
+
+    def __init__(self) -> None:
+        # Once in each thread, before anything else is stored: so it is the first to go when the thread ends.
+        self.guard = _ThreadEnd()
 
 
-hub_local = _HubLocal()
+of_thread = _OfThread()
+#: for the attribute ``hub``, which is asked for at every wait
+hub_local = HubLocal(of_thread)
 
 _WAYS_OUT = (
     "Blocking here would stop the event loop itself. Ways out:\n"
@@ -147,12 +168,12 @@ def set_hub(hub: Hub | None) -> None:
 
 def get_loop() -> Loop | None:
     """The loop that the next hub of this thread will use, None for a new one."""
-    return hub_local.next_loop
+    return of_thread.next_loop
 
 
 def set_loop(loop: Loop | None) -> None:
     """Have the next hub of this thread use ``loop``."""
-    hub_local.next_loop = loop
+    of_thread.next_loop = loop
 
 
 def _reconsider(hub: Hub | None) -> Hub:
@@ -168,16 +189,16 @@ def _reconsider(hub: Hub | None) -> Hub:
                 loop.adopt(hub._enter)
             return hub
         if loop.owned:
-            hub_local.aside = (*hub_local.aside, hub)
+            of_thread.aside = (*of_thread.aside, hub)
     return _new_hub(Loop(aio=running, owned=False, default=False))
 
 
 def _own(hub: Hub | None) -> Hub:
     if hub is not None and hub.loop is not None and not hub.loop.owned:
         # the loop that was adopted has ended
-        if hub_local.aside:
-            *rest, hub = hub_local.aside
-            hub_local.aside = tuple(rest)
+        if of_thread.aside:
+            *rest, hub = of_thread.aside
+            of_thread.aside = tuple(rest)
         elif not hub.loop.aio.is_closed():
             hub.loop.own()
             share_loop(hub)
@@ -189,7 +210,7 @@ def _own(hub: Hub | None) -> Hub:
             return hub
     if hub is not None and hub.loop is not None:
         return hub
-    loop, hub_local.next_loop = hub_local.next_loop, None
+    loop, of_thread.next_loop = of_thread.next_loop, None
     if loop is not None and (loop.destroyed or not loop.owned):
         loop = None
     return _new_hub(loop)
@@ -212,25 +233,10 @@ def _running_loop() -> Any:
 
 
 def _guard(hub: Hub) -> None:
-    guard = hub_local.guard
-    if guard is None:
-        guard = hub_local.guard = _ThreadEnd()
+    guard = of_thread.guard
     # a hub that another one has put aside is still there
     guard.hubs = [h for h in guard.hubs if h is not hub and h.loop is not None and not h.loop.aio.is_closed()]
     guard.hubs.append(hub)
-
-
-class _ThreadEnd:
-    """Kept among a thread's locals, which go while the thread can still run Python: ends its hubs."""
-
-    def __init__(self) -> None:
-        self.hubs: list[Hub] = []
-
-    def __del__(self) -> None:
-        for hub in self.hubs:
-            if hub.thread_ident != MAIN_THREAD_IDENT and hub.loop is not None and hub.loop.owned:
-                if get_ident() == hub.thread_ident:
-                    hub.destroy(destroy_loop=True)
 
 
 _exit_registered = False
@@ -247,6 +253,6 @@ def _register_exit() -> None:
 
 def _at_exit() -> None:
     """Leave the loop and close it, so that the interpreter ends without warnings."""
-    for hub in (*hub_local.aside, hub_local.hub):
+    for hub in (*of_thread.aside, hub_local.hub):
         if hub is not None and hub.loop is not None and hub.loop.owned and hub.parent is getcurrent():
             hub.destroy(destroy_loop=True)

@@ -50,7 +50,6 @@ from __future__ import annotations
 import contextvars
 import operator
 import os
-import sys
 import threading
 from _thread import get_ident
 from collections import deque
@@ -59,11 +58,12 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from time import monotonic
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from .callbacks import Callback
+from .switching import EngineBase, use_engines
 from .threadcount import thread_count
 
 if TYPE_CHECKING:
@@ -91,23 +91,20 @@ _serial = count().__next__
 _main_thread_ident = threading.main_thread().ident
 
 
-#: The class Wait, which :mod:`.waiting` (further up) makes known here.
-_wait_type: type[Any] = Callback
+F = TypeVar("F", bound=Callable[..., Any])
 
-
-#: Code in which a greenlet is parked by a plain switch, and looks at what it was switched to with.
+#: Code below which a greenlet is parked by :meth:`Engine.park`, which looks at what it was switched to with.
 _parking_code: set[CodeType] = set()
 
 
-def register_wait_type(cls: type[Any], block: CodeType) -> None:
-    """Called once, by :mod:`.waiting`: the class, and the code of its method that parks."""
-    global _wait_type
-    _wait_type = cls
-    _parking_code.add(block)
+def parks(function: F) -> F:
+    """Decorator for functions that block many greenlets: what is thrown into them gets there more quickly.
 
-
-#: What switch() gives when nothing was passed: the one empty tuple.
-NOTHING: tuple[()] = ()
+    Such a function must not switch by itself in any other way than by ``park()`` or a wait's ``block()``.
+    Where the switching is compiled, these have no frame by which to see that a greenlet is parked.
+    """
+    _parking_code.add(function.__code__)
+    return function
 
 
 class Thrown:
@@ -150,7 +147,7 @@ def _nothing() -> None:
     """The callback of a drain that only has to happen."""
 
 
-class Engine:
+class Engine(EngineBase):
     """The ready queue, the timers and the poller of one asyncio loop."""
 
     #: how many threads exist that only wait for work of ours; the thread pool sets it
@@ -249,14 +246,6 @@ class Engine:
             self.armed = True
             self.entry()
 
-    def call(self, callback: Callable[..., Any], *args: Any) -> Callback:
-        """Have the hub call ``callback(*args)`` after what is ready now. This thread only."""
-        item = Callback(callback, args)
-        self.ready.append(item)
-        if not self.armed:
-            self.arm()
-        return item
-
     def draining_in_current(self) -> bool:
         """True if the current greenlet is the one that drains (the hub)."""
         return bool(self.to_runner.__self__ is getcurrent())  # type: ignore[attr-defined]
@@ -272,45 +261,10 @@ class Engine:
         self.stale[g] = self.stale.get(g, 0) + 1
         self.turns = 0  # no handing over until the tombstone is gone: only the drain looks for them
 
-    def park(self) -> Any:
-        """Give the thread to others until somebody switches back; the heart of every wait.
-
-        To be called by a greenlet that may block (``probe()`` is None, it is not the hub) after it has
-        arranged for its wake-up.
-        """
-        ready = self.ready
-        turns = self.turns
-        while turns > 0 and ready:
-            item = ready.popleft()
-            kind = type(item)
-            if kind is _wait_type:
-                item.queued = False
-                item = item.target
-                if item is None:
-                    continue
-            elif kind is Callback:
-                ready.appendleft(item)
-                came = self.to_runner()
-                break
-            self.turns = turns - 1
-            came = item.switch()
-            break
-        else:
-            came = self.to_runner()
-        if came is not NOTHING and type(came) is Thrown:
-            exception = came.exception
-            came = item = None
-            try:
-                raise exception
-            finally:
-                exception = None  # its traceback refers to this frame: no cycle through it
-        return came
-
     def drain(self) -> None:
         """Run what is ready for as long as the budget lasts. Runs in the hub."""
         self.draining = True
         ready = self.ready
-        popleft = ready.popleft
         stale = self.stale
         heap = self.heap
         deadline = look_at = 0.0
@@ -337,35 +291,7 @@ class Engine:
                     # where one was ready more may be by now: the way through the loop costs ten times as much
                     if self.edges is None or not self.edges.look_again(self):
                         break
-                item = popleft()
-                self.turns -= 1
-                kind = type(item)
-                if kind is _wait_type:
-                    item.queued = False
-                    item = item.target
-                    if item is None:
-                        continue
-                elif kind is Callback:
-                    callback = item.callback
-                    if callback is not None:
-                        item.callback = None
-                        try:
-                            callback(*item.args)
-                        except GreenletExit:
-                            raise
-                        except BaseException:
-                            self.handle_error(item, *sys.exc_info())
-                        item.args = None
-                    continue
-                elif stale and item in stale:
-                    self._drop_stale(item)
-                    continue
-                try:
-                    item.switch()
-                except GreenletExit:
-                    raise
-                except BaseException:
-                    self.handle_error(item, *sys.exc_info())
+                self.run_ready()
         except GreenletExit:
             # Thrown into the hub itself (a raw greenlet turns its own into a value): the hub is to end.
             self.stopping = True
@@ -373,7 +299,6 @@ class Engine:
                 self.aio.stop()
             return
         finally:
-            item = callback = None  # a traceback may keep this frame
             self.draining = False
         for hook in self.after:
             hook()
@@ -658,4 +583,6 @@ def _is_uvloop(aio: object) -> bool:
     return type(aio).__module__.partition(".")[0] in ("uvloop", "winloop")
 
 
-_parking_code.add(Engine.park.__code__)
+use_engines(Callback, Thrown, GreenletExit)
+if hasattr(Engine.park, "__code__"):  # the compiled one has no frame
+    parks(Engine.park)

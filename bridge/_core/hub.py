@@ -47,6 +47,7 @@ from .current import (
     get_hub_if_exists,
     get_loop,
     hub_local,
+    of_thread,
     set_default_hub_class,
     set_hub,
     set_loop,
@@ -64,6 +65,7 @@ __all__ = [
     "get_hub_if_exists",
     "get_loop",
     "hub_local",
+    "of_thread",
     "set_default_hub_class",
     "set_hub",
     "set_loop",
@@ -521,7 +523,7 @@ class Hub(greenlet):
             _settle(loop)
             loop.destroy()
         else:
-            hub_local.next_loop = loop
+            of_thread.next_loop = loop
         self.loop = None  # type: ignore[assignment]
         if hub_local.hub is self:
             hub_local.hub = None

@@ -48,12 +48,13 @@ from collections import deque
 from time import monotonic
 from typing import Any
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
 from .callbacks import Callback
 from .current import blocking_place, get_hub, hub_local
-from .engine import NOTHING, Thrown, register_wait_type
+from .engine import parks
 from .errors import InvalidSwitchError
+from .switching import WaitBase, use_waits
 
 __all__ = ["Wait", "WaitLine"]
 
@@ -75,78 +76,18 @@ class Link:
         self.notify(source)
 
 
-class Wait(Link):
+class Wait(WaitBase, Link):
     """A wait of the current greenlet (or, in a portal, of the current task).
 
     Raises BlockingSwitchOutError where blocking is impossible: in the hub and in a coroutine without
     a portal.
     """
 
-    __slots__ = ("dead", "engine", "greenlet", "item", "queued", "target", "timed_out", "woken")
+    __slots__ = ()
 
-    #: where it waits: the engine of the thread, or a portal, which has the same face
-    engine: Any
-    greenlet: greenlet | None
-    #: who is to be switched to when the entry in the ready queue comes up
-    target: Any
-    #: free for who made the wait
-    item: Any
-
-    def __init__(self) -> None:
-        hub = hub_local.hub
-        if hub is None:
-            hub = get_hub()
-        self.greenlet = current = getcurrent()
-        engine = hub.loop
-        if engine.probe() is None and current is not hub:
-            self.engine = engine
-        else:
-            # the hub itself, a portal, or a hub whose loop has ended
-            self.engine = blocking_place(current)
-        self.woken = self.dead = self.timed_out = self.queued = False
-
-    def block(self, timeout: float | None = None) -> bool:
-        """Let others run until :meth:`wake`; True if woken, False after ``timeout`` seconds.
-
-        An exception thrown into the greenlet comes out of here; the wait is over then, and a wake-up
-        that was on its way is void. The caller withdraws from where it was registered.
-        """
+    @parks
+    def _block_for(self, timeout: float) -> bool:
         engine = self.engine
-        if timeout is None:
-            try:
-                # Engine.park(), written out: every wait of every primitive comes through here
-                ready = engine.ready
-                turns = engine.turns
-                while turns > 0 and ready:
-                    entry = ready.popleft()
-                    kind = type(entry)
-                    if kind is Wait:
-                        entry.queued = False
-                        entry = entry.target
-                        if entry is None:
-                            continue
-                    elif kind is Callback:
-                        ready.appendleft(entry)
-                        came = engine.to_runner()
-                        break
-                    engine.turns = turns - 1
-                    came = entry.switch()
-                    break
-                else:
-                    came = engine.to_runner()
-                if came is not NOTHING and type(came) is Thrown:
-                    exception = came.exception
-                    came = entry = None
-                    try:
-                        raise exception
-                    finally:
-                        exception = None  # its traceback refers to this frame: no cycle through it
-                if self.woken:
-                    return True
-                raise self._invalid()
-            except BaseException:
-                self._over()
-                raise
         if timeout > 0:
             timer = engine.call_at(monotonic() + timeout, Wait._expire, self)
             stop = engine.cancel
@@ -160,16 +101,12 @@ class Wait(Link):
                 raise self._invalid()
         except BaseException:
             stop(timer)
-            self._over()
+            self.give_up()
             raise
         if self.timed_out:
             return False
         stop(timer)
         return True
-
-    def give_up(self) -> None:
-        """The wait ends without blocking, as what it was for is there already."""
-        self._over()
 
     def _invalid(self) -> InvalidSwitchError:
         return InvalidSwitchError(
@@ -177,36 +114,12 @@ class Wait(Link):
             "wake it through what it waits for (event.set(), queue.put() ...), not by switch()"
         )
 
-    def _over(self) -> None:
-        """The wait has ended otherwise than by its wake-up: cancel the one that may be queued."""
-        # not the greenlet either: this wait is in the traceback of what the greenlet may end with
-        self.target = self.greenlet = None
-        self.woken = True  # a wake-up that comes later is for nobody
-
     def take_back(self) -> None:
         """Undo a wake-up that has not arrived: what it was for is gone. Nothing if it cannot be undone."""
         # ``queued`` is cleared by the thread that is about to resume us: only it knows that there is time
         if self.queued and self.engine.thread_ident == get_ident() and not self.timed_out:
             self.target = None
             self.woken = False
-
-    def again(self) -> None:
-        """A wake-up was in vain, if there was one: it is void, and the next one counts."""
-        # ours may still be queued, if another thread gave it before we blocked
-        self.target = None
-        self.woken = False
-
-    def wake(self) -> None:
-        """End the wait. From any thread, greenlet or callback; does nothing the second time."""
-        if not self.woken:
-            self.woken = True
-            self.target = self.greenlet
-            if not self.queued:
-                self.queued = True
-                engine = self.engine
-                engine.ready.append(self)
-                if not engine.armed:
-                    engine.arm()
 
     def wake_next(self) -> None:
         """:meth:`wake`, and go on before whatever else is ready: what the waker does is part of the wake-up.
@@ -232,10 +145,6 @@ class Wait(Link):
         """True if the loop in which it waits was closed: it will never go on."""
         return self.engine.aio.is_closed()  # type: ignore[no-any-return]
 
-    def notify(self, source: Any) -> None:
-        """What the wait was for has finished: :meth:`wake`."""
-        self.wake()
-
     def _expire(self) -> None:
         if not self.woken:
             self.timed_out = True
@@ -245,7 +154,7 @@ class Wait(Link):
             self.queued = False
 
 
-register_wait_type(Wait, Wait.block.__code__)
+use_waits(Wait, hub_local, get_hub, blocking_place, getcurrent)
 
 
 class WaitLine(deque[Any]):

@@ -1,0 +1,966 @@
+/* What every switch goes through: the compiled twin of bridge._core.switching, where the theory is.
+
+   Each method does what the method of the same name does there, and nothing else. What is rare is done by calling
+   the methods in Python: arm(), handle_error(), blocking_place() and the like.
+
+   No method gives up the GIL, or calls anything that does, between a test and what depends on it: the promises that
+   the Python twin keeps by the places where CPython changes threads hold here as well. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stddef.h>
+#include <structmember.h>
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *ready;     /* deque */
+    PyObject *to_runner; /* to_runner() switches to the greenlet that drains */
+    PyObject *stale;     /* dict: how many of its wake-ups a greenlet has cancelled */
+    Py_ssize_t turns;    /* hand-overs that are left until somebody looks at the clock */
+    char armed;          /* an append to ready will be seen without further ado */
+} Engine;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *engine;   /* where it waits: an Engine, or what has the same face */
+    PyObject *greenlet; /* whose wait it is */
+    PyObject *target;   /* who is to be switched to when it comes up in the ready queue */
+    PyObject *item;     /* free for who made the wait */
+    char dead;
+    char woken;
+    char timed_out;
+    char queued;
+} Wait;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *callback;
+    PyObject *args;
+} Callback;
+
+static PyTypeObject *engine_type;
+
+/* What the modules in Python tell us when they are loaded. */
+static PyTypeObject *wait_class, *callback_class, *thrown_class;
+static PyObject *hub_local, *get_hub, *blocking_place, *getcurrent, *greenlet_exit;
+
+static PyObject *empty;
+static PyObject *name_append, *name_appendleft, *name_popleft, *name_switch, *name_arm, *name_armed, *name_ready,
+    *name_hub, *name_loop, *name_probe, *name_exception, *name_drop_stale, *name_handle_error, *name_timeout,
+    *name_park, *name_block_for, *name_invalid;
+
+/* ---- the ready queue, and whoever is in it ------------------------------------------------------------------ */
+
+/* Append to the ready queue of an engine and see to it that it is noticed; 0, or -1 with an exception. */
+static int
+make_ready(PyObject *engine, PyObject *item)
+{
+    PyObject *result;
+    int armed;
+    if (PyObject_TypeCheck(engine, engine_type)) {
+        Engine *e = (Engine *)engine;
+        if (e->ready == NULL) {
+            PyErr_SetString(PyExc_AttributeError, "ready");
+            return -1;
+        }
+        result = PyObject_CallMethodOneArg(e->ready, name_append, item);
+        if (result == NULL) {
+            return -1;
+        }
+        Py_DECREF(result);
+        armed = e->armed;
+    }
+    else { /* a portal */
+        PyObject *ready = PyObject_GetAttr(engine, name_ready);
+        if (ready == NULL) {
+            return -1;
+        }
+        result = PyObject_CallMethodOneArg(ready, name_append, item);
+        Py_DECREF(ready);
+        if (result == NULL) {
+            return -1;
+        }
+        Py_DECREF(result);
+        result = PyObject_GetAttr(engine, name_armed);
+        if (result == NULL) {
+            return -1;
+        }
+        armed = PyObject_IsTrue(result);
+        Py_DECREF(result);
+        if (armed < 0) {
+            return -1;
+        }
+    }
+    if (!armed) {
+        result = PyObject_CallMethodNoArgs(engine, name_arm);
+        if (result == NULL) {
+            return -1;
+        }
+        Py_DECREF(result);
+    }
+    return 0;
+}
+
+/* Take the first entry; NULL without an exception: there is none. A new reference. */
+static PyObject *
+take(Engine *self)
+{
+    PyObject *ready = self->ready;
+    Py_ssize_t n = ready == NULL ? 0 : PyObject_Size(ready);
+    if (n <= 0) {
+        return NULL;
+    }
+    return PyObject_CallMethodNoArgs(ready, name_popleft);
+}
+
+/* What a wait in the ready queue stands for: its target, a new reference; NULL: its wake-up was taken back. */
+static PyObject *
+target_of(PyObject *entry)
+{
+    Wait *wait = (Wait *)entry;
+    wait->queued = 0;
+    PyObject *target = wait->target;
+    return target == NULL || target == Py_None ? NULL : Py_NewRef(target);
+}
+
+/* Raise what was passed to a parked greenlet for it to raise. */
+static void
+raise_thrown(PyObject *thrown)
+{
+    PyObject *exception = PyObject_GetAttr(thrown, name_exception);
+    if (exception == NULL) {
+        return;
+    }
+    if (PyExceptionInstance_Check(exception)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    }
+    else if (PyExceptionClass_Check(exception)) {
+        PyObject *instance = PyObject_CallNoArgs(exception);
+        if (instance != NULL) {
+            if (PyExceptionInstance_Check(instance)) {
+                PyErr_SetObject((PyObject *)Py_TYPE(instance), instance);
+            }
+            else {
+                PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
+            }
+            Py_DECREF(instance);
+        }
+    }
+    else {
+        PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
+    }
+    Py_DECREF(exception);
+}
+
+PyDoc_STRVAR(park_doc,
+"park($self, /)\n--\n\n"
+"Give the thread to others until somebody switches back; the heart of every wait.");
+
+static PyObject *
+engine_park(Engine *self, PyObject *ignored)
+{
+    PyObject *came = NULL;
+    for (;;) {
+        PyObject *entry = self->turns > 0 ? take(self) : NULL;
+        if (entry == NULL) {
+            if (PyErr_Occurred()) {
+                return NULL;
+            }
+            if (self->to_runner == NULL) {
+                PyErr_SetString(PyExc_AttributeError, "to_runner");
+                return NULL;
+            }
+            PyObject *to_runner = Py_NewRef(self->to_runner);
+            came = PyObject_CallNoArgs(to_runner);
+            Py_DECREF(to_runner);
+            break;
+        }
+        if (Py_TYPE(entry) == wait_class) {
+            PyObject *target = target_of(entry);
+            Py_DECREF(entry);
+            if (target == NULL) {
+                continue;
+            }
+            entry = target;
+        }
+        else if (Py_TYPE(entry) == callback_class) {
+            /* those expect to be called in the hub */
+            PyObject *result = PyObject_CallMethodOneArg(self->ready, name_appendleft, entry);
+            Py_DECREF(entry);
+            if (result == NULL) {
+                return NULL;
+            }
+            Py_DECREF(result);
+            PyObject *to_runner = Py_NewRef(self->to_runner);
+            came = PyObject_CallNoArgs(to_runner);
+            Py_DECREF(to_runner);
+            break;
+        }
+        self->turns--;
+        came = PyObject_CallMethodNoArgs(entry, name_switch);
+        Py_DECREF(entry);
+        break;
+    }
+    if (came != NULL && came != empty && Py_TYPE(came) == thrown_class) {
+        raise_thrown(came);
+        Py_CLEAR(came);
+    }
+    return came;
+}
+
+/* Hand the current exception to handle_error(), as an except clause would; 0, or -1: it is to go on. */
+static int
+handle_error(PyObject *self, PyObject *context)
+{
+    if (PyErr_ExceptionMatches(greenlet_exit)) {
+        return -1; /* the hub is to end */
+    }
+    PyObject *type, *value, *tb, *before_type, *before_value, *before_tb;
+    PyErr_Fetch(&type, &value, &tb);
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (tb != NULL) {
+        PyException_SetTraceback(value, tb);
+    }
+    PyErr_GetExcInfo(&before_type, &before_value, &before_tb);
+    PyErr_SetExcInfo(Py_NewRef(type), Py_NewRef(value), Py_XNewRef(tb));
+    PyObject *result = PyObject_CallMethodObjArgs(
+        self, name_handle_error, context, type, value, tb == NULL ? Py_None : tb, NULL);
+    PyErr_SetExcInfo(before_type, before_value, before_tb);
+    Py_DECREF(type);
+    Py_DECREF(value);
+    Py_XDECREF(tb);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+/* Call one Callback of the ready queue; 0, or -1 with an exception. */
+static int
+run_callback(PyObject *self, Callback *entry)
+{
+    int failed = 0;
+    PyObject *callback = entry->callback;
+    if (callback != NULL && callback != Py_None) {
+        entry->callback = Py_NewRef(Py_None);
+        PyObject *args = Py_XNewRef(entry->args);
+        PyObject *result = NULL;
+        if (args != NULL && PyTuple_CheckExact(args)) {
+            result = PyTuple_GET_SIZE(args) == 0 ? PyObject_CallNoArgs(callback)
+                                                 : PyObject_Call(callback, args, NULL);
+        }
+        else {
+            PyErr_SetString(PyExc_TypeError, "the arguments of a callback must be a tuple");
+        }
+        Py_XDECREF(args);
+        Py_DECREF(callback);
+        if (result != NULL) {
+            Py_DECREF(result);
+        }
+        else {
+            failed = handle_error(self, (PyObject *)entry);
+            if (failed) {
+                return -1;
+            }
+        }
+    }
+    PyObject *args = entry->args;
+    entry->args = Py_NewRef(Py_None);
+    Py_XDECREF(args);
+    return 0;
+}
+
+PyDoc_STRVAR(run_ready_doc,
+"run_ready($self, /)\n--\n\n"
+"In the hub: run what is ready until the turns are used up or nothing is ready.");
+
+static PyObject *
+engine_run_ready(Engine *self, PyObject *ignored)
+{
+    while (self->turns > 0) {
+        PyObject *entry = take(self);
+        if (entry == NULL) {
+            if (PyErr_Occurred()) {
+                return NULL;
+            }
+            break;
+        }
+        self->turns--;
+        if (Py_TYPE(entry) == callback_class) {
+            int failed = run_callback((PyObject *)self, (Callback *)entry);
+            Py_DECREF(entry);
+            if (failed) {
+                return NULL;
+            }
+            continue;
+        }
+        if (Py_TYPE(entry) == wait_class) {
+            PyObject *target = target_of(entry);
+            Py_DECREF(entry);
+            if (target == NULL) {
+                continue;
+            }
+            entry = target;
+        }
+        else if (self->stale != NULL && PyDict_Size(self->stale) > 0) {
+            int cancelled = PyDict_Contains(self->stale, entry);
+            PyObject *result = NULL;
+            if (cancelled > 0) {
+                result = PyObject_CallMethodOneArg((PyObject *)self, name_drop_stale, entry);
+            }
+            if (cancelled < 0 || (cancelled > 0 && result == NULL)) {
+                Py_DECREF(entry);
+                return NULL;
+            }
+            if (cancelled) {
+                Py_DECREF(result);
+                Py_DECREF(entry);
+                continue;
+            }
+        }
+        PyObject *result = PyObject_CallMethodNoArgs(entry, name_switch);
+        if (result != NULL) {
+            Py_DECREF(result);
+        }
+        else if (handle_error((PyObject *)self, entry) < 0) {
+            Py_DECREF(entry);
+            return NULL;
+        }
+        Py_DECREF(entry);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(call_doc,
+"call($self, callback, /, *args)\n--\n\n"
+"Have the hub call ``callback(*args)`` after what is ready now. This thread only.");
+
+static PyObject *
+engine_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 1) {
+        PyErr_SetString(PyExc_TypeError, "call() missing the callback");
+        return NULL;
+    }
+    PyObject *rest = empty;
+    if (nargs == 1) {
+        Py_INCREF(rest);
+    }
+    else {
+        rest = PyTuple_New(nargs - 1);
+        if (rest == NULL) {
+            return NULL;
+        }
+        for (Py_ssize_t i = 1; i < nargs; i++) {
+            PyTuple_SET_ITEM(rest, i - 1, Py_NewRef(args[i]));
+        }
+    }
+    Callback *made = (Callback *)callback_class->tp_alloc(callback_class, 0);
+    if (made == NULL) {
+        Py_DECREF(rest);
+        return NULL;
+    }
+    made->callback = Py_NewRef(args[0]);
+    made->args = rest;
+    if (make_ready(self, (PyObject *)made) < 0) {
+        Py_DECREF(made);
+        return NULL;
+    }
+    return (PyObject *)made;
+}
+
+static int
+engine_traverse(Engine *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->ready);
+    Py_VISIT(self->to_runner);
+    Py_VISIT(self->stale);
+    return 0;
+}
+
+static int
+engine_clear(Engine *self)
+{
+    Py_CLEAR(self->ready);
+    Py_CLEAR(self->to_runner);
+    Py_CLEAR(self->stale);
+    return 0;
+}
+
+static PyMethodDef engine_methods[] = {
+    {"park", (PyCFunction)engine_park, METH_NOARGS, park_doc},
+    {"run_ready", (PyCFunction)engine_run_ready, METH_NOARGS, run_ready_doc},
+    {"call", (PyCFunction)(void (*)(void))engine_call, METH_FASTCALL, call_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef engine_members[] = {
+    {"ready", T_OBJECT_EX, offsetof(Engine, ready), 0, NULL},
+    {"to_runner", T_OBJECT_EX, offsetof(Engine, to_runner), 0, NULL},
+    {"stale", T_OBJECT_EX, offsetof(Engine, stale), 0, NULL},
+    {"turns", T_PYSSIZET, offsetof(Engine, turns), 0, NULL},
+    {"armed", T_BOOL, offsetof(Engine, armed), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* ---- waits -------------------------------------------------------------------------------------------------- */
+
+static int
+wait_init(Wait *self, PyObject *args, PyObject *kwargs)
+{
+    if (PyTuple_GET_SIZE(args) != 0 || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0)) {
+        PyErr_SetString(PyExc_TypeError, "Wait() takes no arguments");
+        return -1;
+    }
+    PyObject *place = NULL;
+    PyObject *hub = PyObject_GetAttr(hub_local, name_hub);
+    if (hub == NULL) {
+        return -1;
+    }
+    if (hub == Py_None) {
+        Py_DECREF(hub);
+        hub = PyObject_CallNoArgs(get_hub);
+        if (hub == NULL) {
+            return -1;
+        }
+    }
+    PyObject *current = PyObject_CallNoArgs(getcurrent);
+    if (current == NULL) {
+        Py_DECREF(hub);
+        return -1;
+    }
+    Py_XSETREF(self->greenlet, current);
+    if (current != hub) {
+        PyObject *loop = PyObject_GetAttr(hub, name_loop);
+        if (loop == NULL) {
+            Py_DECREF(hub);
+            return -1;
+        }
+        PyObject *running = PyObject_CallMethodNoArgs(loop, name_probe);
+        if (running == NULL) {
+            Py_DECREF(hub);
+            Py_DECREF(loop);
+            return -1;
+        }
+        Py_DECREF(running);
+        if (running == Py_None) {
+            place = loop;
+        }
+        else {
+            Py_DECREF(loop);
+        }
+    }
+    Py_DECREF(hub);
+    if (place == NULL) {
+        /* the hub itself, a portal, or a hub whose loop has ended */
+        place = PyObject_CallOneArg(blocking_place, current);
+        if (place == NULL) {
+            return -1;
+        }
+    }
+    Py_XSETREF(self->engine, place);
+    self->dead = self->woken = self->timed_out = self->queued = 0;
+    return 0;
+}
+
+PyDoc_STRVAR(wake_doc,
+"wake($self, /)\n--\n\n"
+"End the wait. From any thread, greenlet or callback; does nothing the second time.");
+
+static PyObject *
+wait_wake(Wait *self, PyObject *ignored)
+{
+    if (!self->woken) {
+        self->woken = 1;
+        Py_XSETREF(self->target, Py_XNewRef(self->greenlet));
+        if (!self->queued) {
+            self->queued = 1;
+            PyObject *engine = Py_XNewRef(self->engine);
+            if (engine == NULL) {
+                PyErr_SetString(PyExc_AttributeError, "engine");
+                return NULL;
+            }
+            int failed = make_ready(engine, (PyObject *)self);
+            Py_DECREF(engine);
+            if (failed) {
+                return NULL;
+            }
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(notify_doc,
+"notify($self, source, /)\n--\n\n"
+"What the wait was for has finished: :meth:`wake`.");
+
+static PyObject *
+wait_notify(Wait *self, PyObject *source)
+{
+    return wait_wake(self, NULL);
+}
+
+PyDoc_STRVAR(again_doc,
+"again($self, /)\n--\n\n"
+"A wake-up was in vain, if there was one: it is void, and the next one counts.");
+
+static PyObject *
+wait_again(Wait *self, PyObject *ignored)
+{
+    self->woken = 0;
+    Py_XSETREF(self->target, Py_NewRef(Py_None));
+    Py_RETURN_NONE;
+}
+
+/* Nobody is to be switched to for this wait any more. */
+static void
+over(Wait *self)
+{
+    self->woken = 1;
+    /* not the greenlet either: this wait is in the traceback of what the greenlet may end with */
+    Py_XSETREF(self->target, Py_NewRef(Py_None));
+    Py_XSETREF(self->greenlet, Py_NewRef(Py_None));
+}
+
+PyDoc_STRVAR(give_up_doc,
+"give_up($self, /)\n--\n\n"
+"The wait is over, without its wake-up: the one that may be queued, or comes later, is for nobody.");
+
+static PyObject *
+wait_give_up(Wait *self, PyObject *ignored)
+{
+    over(self);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(block_doc,
+"block($self, /, timeout=None)\n--\n\n"
+"Let others run until :meth:`wake`; True if woken, False after ``timeout`` seconds.\n\n"
+"An exception thrown into the greenlet comes out of here; the wait is over then, and a wake-up that was on its\n"
+"way is void. The caller withdraws from where it was registered.");
+
+static PyObject *
+wait_block(Wait *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    Py_ssize_t n = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
+    if (n > 0) {
+        if (n > 1 || (nargs == 0 && PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), name_timeout) != 0)) {
+            if (!PyErr_Occurred()) {
+                PyErr_SetString(PyExc_TypeError, "block() takes one argument, timeout");
+            }
+            return NULL;
+        }
+        if (args[0] != Py_None) {
+            return PyObject_CallMethodOneArg((PyObject *)self, name_block_for, args[0]);
+        }
+    }
+    PyObject *engine = Py_XNewRef(self->engine);
+    if (engine == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "engine");
+        return NULL;
+    }
+    PyObject *came = PyObject_TypeCheck(engine, engine_type) ? engine_park((Engine *)engine, NULL)
+                                                             : PyObject_CallMethodNoArgs(engine, name_park);
+    Py_DECREF(engine);
+    if (came != NULL) {
+        Py_DECREF(came);
+        if (self->woken) {
+            Py_RETURN_TRUE;
+        }
+        PyObject *error = PyObject_CallMethodNoArgs((PyObject *)self, name_invalid);
+        if (error != NULL) {
+            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+            Py_DECREF(error);
+        }
+    }
+    over(self);
+    return NULL;
+}
+
+static int
+wait_traverse(Wait *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->engine);
+    Py_VISIT(self->greenlet);
+    Py_VISIT(self->target);
+    Py_VISIT(self->item);
+    return 0;
+}
+
+static int
+wait_clear(Wait *self)
+{
+    Py_CLEAR(self->engine);
+    Py_CLEAR(self->greenlet);
+    Py_CLEAR(self->target);
+    Py_CLEAR(self->item);
+    return 0;
+}
+
+static PyMethodDef wait_methods[] = {
+    {"wake", (PyCFunction)wait_wake, METH_NOARGS, wake_doc},
+    {"notify", (PyCFunction)wait_notify, METH_O, notify_doc},
+    {"again", (PyCFunction)wait_again, METH_NOARGS, again_doc},
+    {"block", (PyCFunction)(void (*)(void))wait_block, METH_FASTCALL | METH_KEYWORDS, block_doc},
+    {"give_up", (PyCFunction)wait_give_up, METH_NOARGS, give_up_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef wait_members[] = {
+    {"engine", T_OBJECT_EX, offsetof(Wait, engine), 0, NULL},
+    {"greenlet", T_OBJECT_EX, offsetof(Wait, greenlet), 0, NULL},
+    {"target", T_OBJECT_EX, offsetof(Wait, target), 0, NULL},
+    {"item", T_OBJECT_EX, offsetof(Wait, item), 0, NULL},
+    {"dead", T_BOOL, offsetof(Wait, dead), 0, NULL},
+    {"woken", T_BOOL, offsetof(Wait, woken), 0, NULL},
+    {"timed_out", T_BOOL, offsetof(Wait, timed_out), 0, NULL},
+    {"queued", T_BOOL, offsetof(Wait, queued), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* ---- callbacks ---------------------------------------------------------------------------------------------- */
+
+static int
+callback_init(Callback *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *callback, *arguments;
+    if (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) {
+        PyErr_SetString(PyExc_TypeError, "Callback() takes no keyword arguments");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(args, "OO:Callback", &callback, &arguments)) {
+        return -1;
+    }
+    Py_XSETREF(self->callback, Py_NewRef(callback));
+    Py_XSETREF(self->args, Py_NewRef(arguments));
+    return 0;
+}
+
+PyDoc_STRVAR(stop_doc,
+"stop($self, /)\n--\n\n"
+"Do not make the call if it has not begun; never blocks.");
+
+static PyObject *
+callback_stop(Callback *self, PyObject *ignored)
+{
+    Py_XSETREF(self->callback, Py_NewRef(Py_None));
+    Py_XSETREF(self->args, Py_NewRef(Py_None));
+    Py_RETURN_NONE;
+}
+
+static int
+callback_traverse(Callback *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->callback);
+    Py_VISIT(self->args);
+    return 0;
+}
+
+static int
+callback_clear(Callback *self)
+{
+    Py_CLEAR(self->callback);
+    Py_CLEAR(self->args);
+    return 0;
+}
+
+static PyMethodDef callback_methods[] = {
+    {"stop", (PyCFunction)callback_stop, METH_NOARGS, stop_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef callback_members[] = {
+    {"callback", T_OBJECT, offsetof(Callback, callback), 0, NULL},
+    {"args", T_OBJECT, offsetof(Callback, args), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* ---- the hub of the thread ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *local;    /* a threading.local that has the attribute hub */
+    PyObject *hub;      /* the one of the thread below; borrowed: the local of that thread owns it */
+    uint64_t thread;    /* the number of a thread, which no other ever has */
+} HubLocal;
+
+static int
+hub_local_init(HubLocal *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *local;
+    if (!PyArg_ParseTuple(args, "O:HubLocal", &local)) {
+        return -1;
+    }
+    self->hub = NULL;
+    Py_XSETREF(self->local, Py_NewRef(local));
+    return 0;
+}
+
+/* A new reference. */
+static PyObject *
+hub_local_get(HubLocal *self, void *ignored)
+{
+    uint64_t thread = PyThreadState_GetID(PyThreadState_Get());
+    if (self->hub != NULL && self->thread == thread) {
+        return Py_NewRef(self->hub);
+    }
+    PyObject *hub = PyObject_GetAttr(self->local, name_hub);
+    if (hub != NULL && hub != Py_None) {
+        self->hub = hub;
+        self->thread = thread;
+    }
+    return hub;
+}
+
+static int
+hub_local_set(HubLocal *self, PyObject *hub, void *ignored)
+{
+    if (hub == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "hub cannot be deleted");
+        return -1;
+    }
+    self->hub = NULL;
+    return PyObject_SetAttr(self->local, name_hub, hub);
+}
+
+PyDoc_STRVAR(forget_doc,
+"forget($self, /)\n--\n\n"
+"The hubs of this thread are about to go.");
+
+static PyObject *
+hub_local_forget(HubLocal *self, PyObject *ignored)
+{
+    self->hub = NULL;
+    Py_RETURN_NONE;
+}
+
+static int
+hub_local_traverse(HubLocal *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->local);
+    return 0;
+}
+
+static int
+hub_local_clear(HubLocal *self)
+{
+    self->hub = NULL;
+    Py_CLEAR(self->local);
+    return 0;
+}
+
+static PyMethodDef hub_local_methods[] = {
+    {"forget", (PyCFunction)hub_local_forget, METH_NOARGS, forget_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef hub_local_getset[] = {
+    {"hub", (getter)hub_local_get, (setter)hub_local_set, "The hub of the current thread, or None.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+/* ---- the module --------------------------------------------------------------------------------------------- */
+
+#define DEALLOC(name, type)                      \
+    static void name##_dealloc(type *self)       \
+    {                                            \
+        PyTypeObject *cls = Py_TYPE(self);       \
+        PyObject_GC_UnTrack(self);               \
+        name##_clear(self);                      \
+        cls->tp_free(self);                      \
+        Py_DECREF(cls);                          \
+    }
+
+DEALLOC(engine, Engine)
+DEALLOC(wait, Wait)
+DEALLOC(callback, Callback)
+DEALLOC(hub_local, HubLocal)
+
+static PyType_Slot engine_slots[] = {
+    {Py_tp_doc, (void *)"The quick half of an engine; see bridge._core.switching."},
+    {Py_tp_traverse, engine_traverse},
+    {Py_tp_clear, engine_clear},
+    {Py_tp_dealloc, engine_dealloc},
+    {Py_tp_methods, engine_methods},
+    {Py_tp_members, engine_members},
+    {0, NULL},
+};
+
+static PyType_Slot wait_slots[] = {
+    {Py_tp_doc, (void *)"The quick half of a wait; see bridge._core.switching."},
+    {Py_tp_init, wait_init},
+    {Py_tp_traverse, wait_traverse},
+    {Py_tp_clear, wait_clear},
+    {Py_tp_dealloc, wait_dealloc},
+    {Py_tp_methods, wait_methods},
+    {Py_tp_members, wait_members},
+    {0, NULL},
+};
+
+static PyType_Slot callback_slots[] = {
+    {Py_tp_doc, (void *)"The quick half of a callback; see bridge._core.switching."},
+    {Py_tp_init, callback_init},
+    {Py_tp_traverse, callback_traverse},
+    {Py_tp_clear, callback_clear},
+    {Py_tp_dealloc, callback_dealloc},
+    {Py_tp_methods, callback_methods},
+    {Py_tp_members, callback_members},
+    {0, NULL},
+};
+
+static PyType_Slot hub_local_slots[] = {
+    {Py_tp_doc, (void *)"The hub of each thread; see bridge._core.switching."},
+    {Py_tp_init, hub_local_init},
+    {Py_tp_traverse, hub_local_traverse},
+    {Py_tp_clear, hub_local_clear},
+    {Py_tp_dealloc, hub_local_dealloc},
+    {Py_tp_methods, hub_local_methods},
+    {Py_tp_getset, hub_local_getset},
+    {0, NULL},
+};
+
+#define FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC)
+
+static PyType_Spec engine_spec = {
+    .name = "bridge._core._switching.EngineBase",
+    .basicsize = sizeof(Engine),
+    .flags = FLAGS,
+    .slots = engine_slots,
+};
+
+static PyType_Spec wait_spec = {
+    .name = "bridge._core._switching.WaitBase",
+    .basicsize = sizeof(Wait),
+    .flags = FLAGS,
+    .slots = wait_slots,
+};
+
+static PyType_Spec callback_spec = {
+    .name = "bridge._core._switching.CallbackBase",
+    .basicsize = sizeof(Callback),
+    .flags = FLAGS,
+    .slots = callback_slots,
+};
+
+static PyType_Spec hub_local_spec = {
+    .name = "bridge._core._switching.HubLocal",
+    .basicsize = sizeof(HubLocal),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = hub_local_slots,
+};
+
+PyDoc_STRVAR(use_engines_doc,
+"use_engines(callback_class, thrown_class, greenlet_exit, /)\n--\n\n"
+"Called once, by bridge._core.engine.");
+
+static PyObject *
+use_engines(PyObject *module, PyObject *args)
+{
+    PyObject *callback, *thrown, *exit;
+    if (!PyArg_ParseTuple(args, "O!O!O:use_engines", &PyType_Type, &callback, &PyType_Type, &thrown, &exit)) {
+        return NULL;
+    }
+    Py_XSETREF(callback_class, (PyTypeObject *)Py_NewRef(callback));
+    Py_XSETREF(thrown_class, (PyTypeObject *)Py_NewRef(thrown));
+    Py_XSETREF(greenlet_exit, Py_NewRef(exit));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(use_waits_doc,
+"use_waits(wait_class, hub_local, get_hub, blocking_place, getcurrent, /)\n--\n\n"
+"Called once, by bridge._core.waiting.");
+
+static PyObject *
+use_waits(PyObject *module, PyObject *args)
+{
+    PyObject *wait, *local, *hub, *place, *current;
+    if (!PyArg_ParseTuple(args, "O!OOOO:use_waits", &PyType_Type, &wait, &local, &hub, &place, &current)) {
+        return NULL;
+    }
+    Py_XSETREF(wait_class, (PyTypeObject *)Py_NewRef(wait));
+    Py_XSETREF(hub_local, Py_NewRef(local));
+    Py_XSETREF(get_hub, Py_NewRef(hub));
+    Py_XSETREF(blocking_place, Py_NewRef(place));
+    Py_XSETREF(getcurrent, Py_NewRef(current));
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef module_methods[] = {
+    {"use_engines", use_engines, METH_VARARGS, use_engines_doc},
+    {"use_waits", use_waits, METH_VARARGS, use_waits_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+intern(PyObject **name, const char *text)
+{
+    if (*name == NULL) {
+        *name = PyUnicode_InternFromString(text);
+    }
+    return *name == NULL ? -1 : 0;
+}
+
+static int
+add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept)
+{
+    PyObject *type = PyType_FromSpec(spec);
+    if (type == NULL) {
+        return -1;
+    }
+    int failed = PyModule_AddObjectRef(module, name, type);
+    if (kept != NULL && !failed) {
+        *kept = (PyTypeObject *)Py_NewRef(type);
+    }
+    Py_DECREF(type);
+    return failed;
+}
+
+static int
+execute(PyObject *module)
+{
+    if (empty == NULL && (empty = PyTuple_New(0)) == NULL) {
+        return -1;
+    }
+    if (intern(&name_append, "append") < 0 || intern(&name_appendleft, "appendleft") < 0
+        || intern(&name_popleft, "popleft") < 0 || intern(&name_switch, "switch") < 0
+        || intern(&name_arm, "arm") < 0 || intern(&name_armed, "armed") < 0 || intern(&name_ready, "ready") < 0
+        || intern(&name_hub, "hub") < 0 || intern(&name_loop, "loop") < 0 || intern(&name_probe, "probe") < 0
+        || intern(&name_exception, "exception") < 0 || intern(&name_drop_stale, "_drop_stale") < 0
+        || intern(&name_handle_error, "handle_error") < 0 || intern(&name_timeout, "timeout") < 0
+        || intern(&name_park, "park") < 0 || intern(&name_block_for, "_block_for") < 0
+        || intern(&name_invalid, "_invalid") < 0) {
+        return -1;
+    }
+    if (add_type(module, "EngineBase", &engine_spec, &engine_type) < 0
+        || add_type(module, "WaitBase", &wait_spec, NULL) < 0
+        || add_type(module, "CallbackBase", &callback_spec, NULL) < 0
+        || add_type(module, "HubLocal", &hub_local_spec, NULL) < 0) {
+        return -1;
+    }
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, execute},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "bridge._core._switching",
+    .m_doc = "What every switch goes through, compiled.",
+    .m_size = 0,
+    .m_methods = module_methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__switching(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,303 @@
+"""The quick half of the engine: the ready queue's entries, and handing over from one greenlet to the next.
+
+Every wait of every primitive goes through these few methods, some of them several times. What they do is
+told in :mod:`.engine` and :mod:`.waiting`, whose classes are made of the ones here. There are two of each:
+this one, and its compiled twin in ``_switching.c``, which is used where it is there. Nothing else may tell
+them apart.
+
+They know of one another by what they find in the ready queue. The classes that are really in it, and what a
+wait needs to know of its thread, are made known by :func:`use_engines` and :func:`use_waits`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .accelerated import accelerator
+
+if TYPE_CHECKING:
+    from .callbacks import Callback
+    from .hub import Hub
+
+__all__ = ["CallbackBase", "EngineBase", "HubLocal", "WaitBase", "use_engines", "use_waits"]
+
+#: What switch() gives when nothing was passed: the one empty tuple.
+_NOTHING: tuple[()] = ()
+
+_callback_class: Any = None
+_thrown_class: Any = None
+_wait_class: Any = None
+_greenlet_exit: Any = None
+_hub_local: Any = None
+_get_hub: Callable[[], Any]
+_blocking_place: Callable[[Any], Any]
+_getcurrent: Callable[[], Any]
+
+
+def use_engines(callback_class: type[Any], thrown_class: type[Any], greenlet_exit: Any, /) -> None:
+    """Called once, by :mod:`.engine`: the classes of callbacks and of what a parked greenlet is to raise."""
+    global _callback_class, _thrown_class, _greenlet_exit
+    _callback_class = callback_class
+    _thrown_class = thrown_class
+    _greenlet_exit = greenlet_exit
+
+
+def use_waits(
+    wait_class: type[Any],
+    hub_local: Any,
+    get_hub: Callable[[], Any],
+    blocking_place: Callable[[Any], Any],
+    getcurrent: Callable[[], Any],
+    /,
+) -> None:
+    """Called once, by :mod:`.waiting`: the class of waits, and how to find the place where one waits."""
+    global _wait_class, _hub_local, _get_hub, _blocking_place, _getcurrent
+    _wait_class = wait_class
+    _hub_local = hub_local
+    _get_hub = get_hub
+    _blocking_place = blocking_place
+    _getcurrent = getcurrent
+
+
+class HubLocal:
+    """Where the hub of each thread is found: what an attribute ``hub`` of a ``threading.local`` would be.
+
+    The compiled one remembers the last answer and for which thread it was, which takes a fifth of the time.
+    It does not own that hub, so that threads that have ended keep nothing.
+
+    :param local: a ``threading.local`` with the attribute ``hub``.
+    """
+
+    __slots__ = ("_local",)
+
+    def __init__(self, local: Any) -> None:
+        self._local = local
+
+    @property
+    def hub(self) -> Hub | None:
+        """The hub of the current thread, or None."""
+        return self._local.hub  # type: ignore[no-any-return]
+
+    @hub.setter
+    def hub(self, hub: Hub | None) -> None:
+        self._local.hub = hub
+
+    def forget(self) -> None:
+        """The hubs of this thread are about to go."""
+
+
+class CallbackBase:
+    """A call that the hub will make."""
+
+    __slots__ = ("args", "callback")
+
+    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.callback: Callable[..., Any] | None = callback
+        self.args: tuple[Any, ...] | None = args
+
+    def stop(self) -> None:
+        """Do not make the call if it has not begun; never blocks."""
+        self.callback = None
+        self.args = None
+
+
+class WaitBase:
+    """A wait of one greenlet: where it waits, and whether it is over."""
+
+    __slots__ = ("dead", "engine", "greenlet", "item", "queued", "target", "timed_out", "woken")
+
+    #: where it waits: the engine of the thread, or a portal, which has the same face
+    engine: Any
+    #: whose wait it is; None when it is over
+    greenlet: Any
+    #: who is to be switched to when the entry in the ready queue comes up
+    target: Any
+    #: free for who made the wait
+    item: Any
+    #: it has left its line
+    dead: bool
+    woken: bool
+    timed_out: bool
+    #: it is in the ready queue
+    queued: bool
+
+    def __init__(self) -> None:
+        hub = _hub_local.hub
+        if hub is None:
+            hub = _get_hub()
+        self.greenlet = current = _getcurrent()
+        engine = hub.loop
+        if engine.probe() is None and current is not hub:
+            self.engine = engine
+        else:
+            # the hub itself, a portal, or a hub whose loop has ended
+            self.engine = _blocking_place(current)
+        self.woken = self.dead = self.timed_out = self.queued = False
+
+    def wake(self) -> None:
+        """End the wait. From any thread, greenlet or callback; does nothing the second time."""
+        if not self.woken:
+            self.woken = True
+            self.target = self.greenlet
+            if not self.queued:
+                self.queued = True
+                engine = self.engine
+                engine.ready.append(self)
+                if not engine.armed:
+                    engine.arm()
+
+    def notify(self, source: Any) -> None:
+        """What the wait was for has finished: :meth:`wake`."""
+        self.wake()
+
+    def again(self) -> None:
+        """A wake-up was in vain, if there was one: it is void, and the next one counts."""
+        # ours may still be queued, if another thread gave it before we blocked
+        self.target = None
+        self.woken = False
+
+    def give_up(self) -> None:
+        """The wait is over, without its wake-up: one that is queued, or comes later, is for nobody."""
+        # not the greenlet either: this wait is in the traceback of what the greenlet may end with
+        self.target = self.greenlet = None
+        self.woken = True
+
+
+    def block(self, timeout: float | None = None) -> bool:
+        """Let others run until :meth:`wake`; True if woken, False after ``timeout`` seconds.
+
+        An exception thrown into the greenlet comes out of here; the wait is over then, and a wake-up
+        that was on its way is void. The caller withdraws from where it was registered.
+        """
+        if timeout is not None:
+            return self._block_for(timeout)
+        try:
+            self.engine.park()
+            if self.woken:
+                return True
+            raise self._invalid()
+        except BaseException:
+            self.give_up()
+            raise
+
+    if TYPE_CHECKING:
+
+        def _block_for(self, timeout: float) -> bool: ...
+        def _invalid(self) -> Exception: ...
+
+
+class EngineBase:
+    """The ready queue of an engine, and the greenlets' way through it."""
+
+    ready: deque[Any]
+    #: how many of its queued wake-ups a greenlet has cancelled
+    stale: dict[Any, int]
+    #: hand-overs that are left until somebody looks at the clock
+    turns: int
+    #: see "Armed" in :mod:`.engine`
+    armed: bool
+    #: switch to the greenlet that drains
+    to_runner: Callable[[], Any]
+    thread_ident: int
+
+    if TYPE_CHECKING:
+
+        def arm(self) -> None: ...
+        def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None: ...
+        def _drop_stale(self, g: Any) -> None: ...
+
+    def park(self) -> Any:
+        """Give the thread to others until somebody switches back; the heart of every wait.
+
+        To be called by a greenlet that may block (``probe()`` is None, it is not the hub) after it has
+        arranged for its wake-up. Raises what is thrown into the greenlet meanwhile.
+        """
+        ready = self.ready
+        turns = self.turns
+        while turns > 0 and ready:
+            item = ready.popleft()
+            kind = type(item)
+            if kind is _wait_class:
+                item.queued = False
+                item = item.target
+                if item is None:
+                    continue
+            elif kind is _callback_class:
+                ready.appendleft(item)  # those expect to be called in the hub
+                came = self.to_runner()
+                break
+            self.turns = turns - 1
+            came = item.switch()
+            break
+        else:
+            came = self.to_runner()
+        if came is not _NOTHING and type(came) is _thrown_class:
+            exception = came.exception
+            came = item = None
+            try:
+                raise exception
+            finally:
+                exception = None  # its traceback refers to this frame: no cycle through it
+        return came
+
+    def run_ready(self) -> None:
+        """In the hub: run what is ready until the turns are used up or nothing is ready.
+
+        Errors go to ``handle_error``; GreenletExit, which is for the hub itself, comes out.
+        """
+        ready = self.ready
+        stale = self.stale
+        item = callback = None
+        try:
+            while self.turns > 0 and ready:
+                item = ready.popleft()
+                self.turns -= 1
+                kind = type(item)
+                if kind is _wait_class:
+                    item.queued = False
+                    item = item.target
+                    if item is None:
+                        continue
+                elif kind is _callback_class:
+                    callback = item.callback
+                    if callback is not None:
+                        item.callback = None
+                        try:
+                            callback(*item.args)
+                        except _greenlet_exit:
+                            raise
+                        except BaseException:
+                            self.handle_error(item, *sys.exc_info())
+                    item.args = None
+                    continue
+                elif stale and item in stale:
+                    self._drop_stale(item)
+                    continue
+                try:
+                    item.switch()
+                except _greenlet_exit:
+                    raise
+                except BaseException:
+                    self.handle_error(item, *sys.exc_info())
+        finally:
+            item = callback = None  # a traceback may keep this frame
+
+    def call(self, callback: Callable[..., Any], /, *args: Any) -> Callback:
+        """Have the hub call ``callback(*args)`` after what is ready now. This thread only."""
+        item: Callback = _callback_class(callback, args)
+        self.ready.append(item)
+        if not self.armed:
+            self.arm()
+        return item
+
+
+if not TYPE_CHECKING and (_compiled := accelerator("_switching")) is not None:
+    CallbackBase = _compiled.CallbackBase
+    EngineBase = _compiled.EngineBase
+    HubLocal = _compiled.HubLocal
+    WaitBase = _compiled.WaitBase
+    use_engines = _compiled.use_engines
+    use_waits = _compiled.use_waits
