@@ -45,7 +45,8 @@ class _ThreadEnd:
         self.hubs: list[Hub] = []
 
     def __del__(self) -> None:
-        hub_local.forget()
+        if hub_local is not None:  # it is, when the interpreter is going down
+            hub_local.forget()
         for hub in self.hubs:
             if hub.thread_ident != MAIN_THREAD_IDENT and hub.loop is not None and hub.loop.owned:
                 if get_ident() == hub.thread_ident:

@@ -24,6 +24,13 @@ where there is urgent data (a read stops at the mark), after the end of the stre
 and perhaps before the read that was short), where file descriptors are passed (a read stops at each), and
 where messages have limits: there ``stream`` is false, and only EAGAIN counts.
 
+*Who sleeps.* Mostly the loop does, and the instance is one of the files that it watches. A loop that is ours
+and nobody else's has nothing else to do, though, and the way through it costs as much as the work of one
+message: it polls, calls us, polls again and calls the drain. There it is the other way around: the instance
+watches the loop (whose poller is a file as well, ``loop_fd``), and the drain sleeps in it. What concerns the
+loop, a signal, a call from another thread, a file of the poller, makes that file readable, and then the drain
+leaves the thread to the loop for one round. See ``Engine._doze`` for when that is right.
+
 *Ghosts.* Where a duplicate of a closed file lives on, in a forked child for instance, and was not taken out
 before, the kernel goes on reporting it under the old number. Edge-triggered that is a wake-up in vain now and
 then, after which the attempt fails and the wait begins anew; there is nothing to be done about it, unlike in
@@ -130,6 +137,8 @@ class Edges:
         "_last",
         "channels",
         "epoll",
+        "loop_calls",
+        "loop_fd",
         "thread_ident",
     )
 
@@ -141,7 +150,11 @@ class Edges:
         self._generation = _generation
         self._found = 0  # how many events the last look has found
         self._last = -1  # a number whose channel was waited for when we last looked
-        engine.aio.add_reader(self.epoll.fileno(), self.look, engine)
+        #: what the loop polls with, if it is we who watch the loop; -1: it watches us
+        self.loop_fd = -1
+        #: the last look has found that the loop has something to do
+        self.loop_calls = False
+        engine.add_reader(self.epoll.fileno(), self.look, engine)
         _all.add(self)
 
     def fileno(self) -> int:
@@ -205,15 +218,22 @@ class Edges:
 
     # -- being told
 
-    def look(self, engine: Engine) -> None:
-        """Put those into the ready queue who wait for what has happened. By the loop, or in a drain."""
+    def look(self, engine: Engine, timeout: float = 0) -> None:
+        """Put those into the ready queue who wait for what has happened. By the loop, or in a drain.
+
+        :param timeout: seconds to sleep until something happens, -1 for no limit; only in a drain.
+        """
         channels = self.channels
         ready = engine.ready
-        found = self.epoll.poll(0)
+        found = self.epoll.poll(timeout)
         self._found = len(found)
+        if timeout:
+            engine.armed = True  # whoever it was that woke us, a drain is under way
         for fd, events in found:
             channel = channels.get(fd)
             if channel is None:
+                if fd == self.loop_fd:
+                    self.loop_calls = True
                 continue
             if events == _IN:
                 channel.drained = False
@@ -239,6 +259,28 @@ class Edges:
                     wait.wake()
         if ready and not engine.armed:
             engine.arm()
+
+    def watch_loop(self, engine: Engine) -> bool:
+        """Let us watch the loop instead of the loop us; False if that is not possible."""
+        fd = _poller_of(engine.aio)
+        if fd < 0:
+            return False
+        engine.aio.remove_reader(self.epoll.fileno())
+        try:
+            self.epoll.register(fd, _IN)
+        except OSError:  # the loop watches us in a roundabout way
+            engine.add_reader(self.epoll.fileno(), self.look, engine)
+            return False
+        self.loop_fd = fd
+        self.loop_calls = False
+        return True
+
+    def unwatch_loop(self, engine: Engine) -> None:
+        """Let the loop watch us again."""
+        self.epoll.unregister(self.loop_fd)
+        self.loop_fd = -1
+        self.loop_calls = False
+        engine.add_reader(self.epoll.fileno(), self.look, engine)
 
     def look_again(self, engine: Engine) -> bool:
         """Look, unless there was not much to find the last time; true if there is work now."""
@@ -279,7 +321,7 @@ class Edges:
     def close(self, aio: Any = None) -> None:
         """Let go of the epoll instance, and of ``aio``'s reader for it."""
         if not self.epoll.closed:
-            if aio is not None and not aio.is_closed():
+            if aio is not None and not aio.is_closed() and self.loop_fd < 0:
                 aio.remove_reader(self.epoll.fileno())
             self.epoll.close()
         for channel in self.channels.values():
@@ -305,6 +347,16 @@ class Edges:
         for channel in self.channels.values():
             channel.reader = channel.writer = None
         self.close()
+
+
+def _poller_of(aio: Any) -> int:
+    """The fd of what a loop polls with, which can be polled itself; -1 if there is none."""
+    try:
+        if hasattr(aio, "_get_backend_id"):  # uvloop
+            return int(aio._get_backend_id())
+        return int(aio._selector.fileno())
+    except (AttributeError, ValueError):
+        return -1
 
 
 # Taken now: monkey patching removes it.

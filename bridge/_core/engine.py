@@ -30,6 +30,10 @@ is scheduled, or the loop is not running and will drain first thing when it is. 
 drain ``armed`` is cleared *before* ``ready`` is looked at for the last time, so that an append by
 another thread in between is seen by one side or the other.
 
+*Who sleeps.* When nothing is ready the drain ends, and the loop sleeps until a file, a timer or another
+thread has something for us. If the loop is ours alone, the drain sleeps instead, where sockets are waited
+for: see "Who sleeps" in :mod:`.edges`, and :meth:`Engine._doze` for the conditions.
+
 *The running loop is hidden* from asyncio for as long as a drain runs, so that a greenlet sees what a
 thread without asyncio sees. So "is a loop running?" is the question whether coroutines or greenlets run
 at the moment, and ``probe()``, which asks it, is how a wait finds out whether it may block: it gives None
@@ -50,6 +54,7 @@ from __future__ import annotations
 import contextvars
 import operator
 import os
+import sys
 import threading
 from _thread import get_ident
 from collections import deque
@@ -171,6 +176,9 @@ class Engine(EngineBase):
         self.refs = 0
         #: somebody outside has had the asyncio loop in hand and may have scheduled what we cannot see
         self.shared = not owned
+        #: The loop was asked to watch another file, since the last drain began or in the one before. It does
+        #: so when it polls next, so it must not be kept from that.
+        self._asked = self._asked_before = True
         self.poller: Poller | None = None
         #: where sockets are registered; the poller makes it
         self.edges: Edges | None = None
@@ -261,14 +269,23 @@ class Engine(EngineBase):
         self.stale[g] = self.stale.get(g, 0) + 1
         self.turns = 0  # no handing over until the tombstone is gone: only the drain looks for them
 
+    def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
+        """Have the loop call ``callback(*args)`` whenever ``fd`` is readable; in the drain, or outside."""
+        self._asked = True
+        self.aio.add_reader(fd, callback, *args)
+
     def drain(self) -> None:
         """Run what is ready for as long as the budget lasts. Runs in the hub."""
         self.draining = True
         ready = self.ready
         stale = self.stale
         heap = self.heap
+        edges = self.edges
         deadline = look_at = 0.0
         self.turns = 0
+        self._asked_before, self._asked = self._asked, False
+        if edges is not None:
+            edges.loop_calls = False
         for hook in self.before:
             hook()
         try:
@@ -281,16 +298,24 @@ class Engine(EngineBase):
                         deadline = now + BUDGET
                         look_at = now + LOOK
                     elif now >= look_at:
-                        if now >= deadline:
+                        if now >= deadline and self._loop_is_due(edges):
                             break
                         look_at = now + LOOK
-                        if self.edges is not None:
-                            self.edges.look(self)
+                        if edges is not None:
+                            edges.look(self)
                     self.turns = 1 if stale else TURNS
                 if not ready:
                     # where one was ready more may be by now: the way through the loop costs ten times as much
-                    if self.edges is None or not self.edges.look_again(self):
+                    if edges is None:
+                        edges = self.edges
+                    if edges is None:
                         break
+                    if not edges.look_again(self):
+                        if not self._doze(edges):
+                            break
+                        deadline = 0.0
+                        self.turns = 0
+                        continue
                 self.run_ready()
         except GreenletExit:
             # Thrown into the hub itself (a raw greenlet turns its own into a value): the hub is to end.
@@ -303,6 +328,60 @@ class Engine(EngineBase):
         for hook in self.after:
             hook()
         self._drained()
+
+    def _doze(self, edges: Edges) -> bool:
+        """Sleep until something happens; false if it is the loop's turn, to sleep or to do something.
+
+        Nothing is ready. We may only sleep in its place if all that it could wake up for shows in its poller:
+        nobody else has had it in hand (it may have timers), its watchers are at work, and nothing is to be
+        done before it sleeps. And not if there is nothing to wait for, as that is to be found out thoroughly.
+        """
+        if not self._may_doze(edges) or (edges.loop_fd < 0 and not edges.watch_loop(self)):
+            return False
+        self.armed = False
+        if self.ready:  # see "Armed" above
+            self.armed = True
+            return True
+        heap = self.heap
+        while heap and heap[0][2] is None:
+            heappop(heap)
+            if self._cancelled:
+                self._cancelled -= 1
+        timeout = -1.0
+        if heap:
+            timeout = heap[0][0] - monotonic()
+            if timeout <= 0:
+                self.armed = True
+                return True
+        try:
+            edges.look(self, timeout)
+        except Exception:
+            # raised by somebody's signal handler
+            self.armed = True
+            self.call(self.handle_error, None, *sys.exc_info())
+        self.armed = True
+        return not edges.loop_calls
+
+    def _may_doze(self, edges: Edges) -> bool:
+        return (
+            self.owned
+            and not self.shared
+            and not self._asked
+            and not self._asked_before
+            and not self.stopping
+            and not self.before
+            and not self.after
+            and self.on_idle is None
+            and (edges.waiting() or self.refs > 0 or self._has_timer())
+        )
+
+    def _has_timer(self) -> bool:
+        """True if a timer is a reason to go on."""
+        return any(timer[2] is not None and timer[4] for timer in self.heap)
+
+    def _loop_is_due(self, edges: Edges | None) -> bool:
+        """After a long drain: true unless the loop is known to have nothing to do."""
+        return edges is None or edges.loop_fd < 0 or edges.loop_calls or self.shared or self._asked
 
     def _drop_stale(self, g: greenlet) -> None:
         left = self.stale[g] - 1
@@ -317,6 +396,13 @@ class Engine(EngineBase):
             self.aio.stop()
             self.armed = True
             return
+        edges = self.edges
+        if edges is not None and edges.loop_fd >= 0:
+            if self.ready or self._may_doze(edges):
+                # after one round of the loop; as we are in a callback of it, it need not be woken for that
+                self.aio.call_soon(self.entry, context=self._context)
+                return
+            edges.unwatch_loop(self)
         if not self.ready:
             self.armed = False
             if not self.ready:  # see "Armed" above
@@ -446,6 +532,8 @@ class Engine(EngineBase):
         self.entry = entry
         self.probe = self._probe_adopted
         self.armed = False
+        if self.edges is not None and self.edges.loop_fd >= 0:
+            self.edges.unwatch_loop(self)
         if self.ready or self.heap:
             self.arm()
 
@@ -492,9 +580,8 @@ class Engine(EngineBase):
         """True if something, here or outside, may still make a greenlet ready."""
         if self.refs > 0 or self.ready or (self.edges is not None and self.edges.waiting()):
             return True
-        for timer in self.heap:
-            if timer[2] is not None and timer[4]:
-                return True
+        if self._has_timer():
+            return True
         if self.poller is not None and self.poller.waiting():
             return True
         # hub.join() asks what is left to do here; what another thread may do is not that

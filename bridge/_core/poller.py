@@ -303,7 +303,7 @@ class _Epoll:
         self.poller = poller
         self.epoll = _new_epoll()
         self._registered = poller.engine.aio
-        self._registered.add_reader(self.epoll.fileno(), self._on_ready)
+        poller.engine.add_reader(self.epoll.fileno(), self._on_ready)
 
     def fileno(self) -> int:
         return int(self.epoll.fileno())
@@ -378,7 +378,7 @@ class _LoopReaders:
         before = self._watched.get(fd, 0) if known else 0
         try:
             if mask & READ and not before & READ:
-                self.aio.add_reader(fd, self.poller.ready, fd, READ)
+                self.poller.engine.add_reader(fd, self.poller.ready, fd, READ)
             if mask & WRITE and not before & WRITE:
                 self.aio.add_writer(fd, self.poller.ready, fd, WRITE)
         except PermissionError:
