@@ -27,7 +27,7 @@ from ._channel import Channel
 from ._core.engine import parks
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub_if_exists
-from ._core.queues import QueueBase
+from ._core.queues import JoinableBase, QueueBase
 from ._core.waiting import Wait, WaitLine
 from ._standing import NOT_YET, Iterated, cannot_block, check_timeout, stand_in_line, stand_in_line_async
 from .timeout import Timeout, wait_limited
@@ -435,7 +435,7 @@ class SimpleQueue(QueueBase, Iterated[T]):
             self._putters.tell()
 
 
-class Queue(SimpleQueue[T]):
+class Queue(SimpleQueue[T], JoinableBase):
     """A :class:`SimpleQueue` that counts what is left to do and can be shut down."""
 
     __slots__ = ("_joiners",)
@@ -471,11 +471,8 @@ class Queue(SimpleQueue[T]):
             result += f" tasks={self._tasks}"
         return result
 
-    def task_done(self) -> None:
-        """Report that an item taken with get() has been dealt with.
-
-        ValueError if called more often than items were put.
-        """
+    def _last_done(self) -> None:
+        """task_done(): nothing is left to do after this, or there was nothing."""
         if self._tasks <= 0:
             raise ValueError("task_done() called too many times")
         self._tasks -= 1

@@ -21,7 +21,7 @@ typedef struct {
     PyObject *weakrefs;
 } Queue;
 
-static PyObject *name_tell, *name_block, *name_timeout, *name_item, *name_put, *name_get;
+static PyObject *name_tell, *name_block, *name_timeout, *name_item, *name_put, *name_get, *name_last_done;
 
 static int
 traverse(Queue *self, visitproc visit, void *arg)
@@ -266,11 +266,31 @@ get_nowait(Queue *self, PyObject *ignored)
     return PyObject_VectorcallMethod(name_get, values, 3, NULL);
 }
 
+PyDoc_STRVAR(task_done_doc,
+"task_done($self)\n--\n\n"
+"Report that an item taken with get() has been dealt with.\n\n"
+"ValueError if called more often than items were put.");
+
+static PyObject *
+task_done(Queue *self, PyObject *ignored)
+{
+    if (self->tasks > 1) {
+        self->tasks--;
+        Py_RETURN_NONE;
+    }
+    return PyObject_CallMethodNoArgs((PyObject *)self, name_last_done);
+}
+
 static PyMethodDef queue_methods[] = {
     {"put", (PyCFunction)(void (*)(void))put, METH_FASTCALL | METH_KEYWORDS, put_doc},
     {"put_nowait", (PyCFunction)put_nowait, METH_O, put_nowait_doc},
     {"get", (PyCFunction)(void (*)(void))get, METH_FASTCALL | METH_KEYWORDS, get_doc},
     {"get_nowait", (PyCFunction)get_nowait, METH_NOARGS, get_nowait_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef joinable_methods[] = {
+    {"task_done", (PyCFunction)task_done, METH_NOARGS, task_done_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -304,6 +324,19 @@ static PyType_Spec queue_spec = {
     .slots = queue_slots,
 };
 
+static PyType_Slot joinable_slots[] = {
+    {Py_tp_doc, (void *)"The same, and counting what is left to do; see bridge._core.queues."},
+    {Py_tp_methods, joinable_methods},
+    {0, NULL},
+};
+
+static PyType_Spec joinable_spec = {
+    .name = "bridge._core._queue.JoinableBase",
+    .basicsize = sizeof(Queue),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, /* the rest is QueueBase's */
+    .slots = joinable_slots,
+};
+
 static int
 intern(PyObject **name, const char *text)
 {
@@ -318,7 +351,8 @@ execute(PyObject *module)
 {
     if (intern(&name_tell, "tell") < 0 || intern(&name_block, "block") < 0
         || intern(&name_timeout, "timeout") < 0 || intern(&name_item, "item") < 0
-        || intern(&name_put, "_put_slowly") < 0 || intern(&name_get, "_get_slowly") < 0) {
+        || intern(&name_last_done, "_last_done") < 0 || intern(&name_put, "_put_slowly") < 0
+        || intern(&name_get, "_get_slowly") < 0) {
         return -1;
     }
     PyObject *type = PyType_FromSpec(&queue_spec);
@@ -326,7 +360,13 @@ execute(PyObject *module)
         return -1;
     }
     int failed = PyModule_AddObjectRef(module, "QueueBase", type);
+    PyObject *joinable = failed ? NULL : PyType_FromSpecWithBases(&joinable_spec, type);
     Py_DECREF(type);
+    if (joinable == NULL) {
+        return -1;
+    }
+    failed = PyModule_AddObjectRef(module, "JoinableBase", joinable);
+    Py_DECREF(joinable);
     return failed;
 }
 

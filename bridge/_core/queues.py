@@ -13,7 +13,7 @@ So the conditions are two attributes that the queue keeps up to date:
 - ``_limit``: if it holds fewer items than this, an item may go in without further questions; -1: never.
 - ``_takes``: an item that is there may be taken without further questions.
 
-There are two of the class: this one, and its compiled twin in ``_queue.c``, which is used where it is there.
+There are two of each class: this one, and its compiled twin in ``_queue.c``, which is used where it is there.
 Nothing else may tell them apart. Several threads may use a queue: from the test of the size to the call that
 puts or takes no other thread can run (see :mod:`.waiting`), unless the items are a heap; then the call itself
 says that there is nothing any more.
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from .accelerated import accelerator
 from .waiting import WaitLine
 
-__all__ = ["QueueBase"]
+__all__ = ["JoinableBase", "QueueBase"]
 
 
 class QueueBase:
@@ -114,5 +114,26 @@ class QueueBase:
         return self._get_slowly(False, None)
 
 
+class JoinableBase(QueueBase):
+    """A queue that counts what is left to do."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def _last_done(self) -> None: ...
+
+    def task_done(self) -> None:
+        """Report that an item taken with get() has been dealt with.
+
+        ValueError if called more often than items were put.
+        """
+        if self._tasks > 1:
+            self._tasks -= 1
+        else:
+            self._last_done()
+
+
 if not TYPE_CHECKING and (_compiled := accelerator("_queue")) is not None:
     QueueBase = _compiled.QueueBase
+    JoinableBase = _compiled.JoinableBase

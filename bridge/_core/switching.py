@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .callbacks import Callback
     from .hub import Hub
 
-__all__ = ["CallbackBase", "EngineBase", "HubLocal", "WaitBase", "use_engines", "use_waits"]
+__all__ = ["CallbackBase", "EngineBase", "HubLocal", "LineBase", "WaitBase", "use_engines", "use_waits"]
 
 #: What switch() gives when nothing was passed: the one empty tuple.
 _NOTHING: tuple[()] = ()
@@ -189,6 +189,51 @@ class WaitBase:
         def _invalid(self) -> Exception: ...
 
 
+class LineBase(deque[Any]):
+    """Those who wait for one thing: the invariant is told in :class:`bridge._core.waiting.WaitLine`."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def trim(self) -> None: ...
+        def _bury(self) -> None: ...
+
+    def discard(self, wait: Any) -> bool:
+        """Take ``wait`` out of the line, wherever it is; False if it has left."""
+        if wait.dead or not self:
+            return False
+        wait.dead = True  # atomic: the test, this mark, and leaving the line
+        if self[0] is wait:
+            self.popleft()
+        elif self[-1] is wait:
+            self.pop()
+        else:
+            self._bury()
+            return True
+        if self and (self[0].dead or self[-1].dead):  # atomic
+            self.trim()
+        return True
+
+    def leave(self) -> Any:
+        """Take the head out of the line and return it. IndexError if nobody is in line."""
+        while True:
+            head = self[0]  # atomic up to the popleft
+            if not head.dead:
+                break
+            self.popleft()
+        head.dead = True  # to a later discard
+        self.popleft()
+        if self and self[0].dead:
+            self.trim()
+        return head
+
+    def tell(self) -> None:
+        """Wake the head, if there is one that was not told yet. It stays in line."""
+        if self and not (head := self[0]).woken:  # atomic
+            head.wake()
+
+
 class EngineBase:
     """The ready queue of an engine, and the greenlets' way through it."""
 
@@ -298,6 +343,7 @@ if not TYPE_CHECKING and (_compiled := accelerator("_switching")) is not None:
     CallbackBase = _compiled.CallbackBase
     EngineBase = _compiled.EngineBase
     HubLocal = _compiled.HubLocal
+    LineBase = _compiled.LineBase
     WaitBase = _compiled.WaitBase
     use_engines = _compiled.use_engines
     use_waits = _compiled.use_waits

@@ -54,7 +54,7 @@ from .callbacks import Callback
 from .current import blocking_place, get_hub, hub_local
 from .engine import parks
 from .errors import InvalidSwitchError
-from .switching import WaitBase, use_waits
+from .switching import LineBase, WaitBase, use_waits
 
 __all__ = ["Wait", "WaitLine"]
 
@@ -157,7 +157,7 @@ class Wait(WaitBase, Link):
 use_waits(Wait, hub_local, get_hub, blocking_place, getcurrent)
 
 
-class WaitLine(deque[Any]):
+class WaitLine(LineBase):
     """Those who wait for one thing, in order of arrival.
 
     Invariant: neither the first nor the last entry is dead, so an empty line is false and ``line[0]``
@@ -169,36 +169,11 @@ class WaitLine(deque[Any]):
     #: a removal and the count, so that nothing else may rely on it.)
     tombstones = 0  # of the class until there is one: a line is made without a call of Python code
 
-    def discard(self, wait: Any) -> bool:
-        """Take ``wait`` out of the line, wherever it is; False if it has left."""
-        if wait.dead or not self:
-            return False
-        wait.dead = True  # atomic: the test, this mark, and leaving the line
-        if self[0] is wait:
-            self.popleft()
-        elif self[-1] is wait:
-            self.pop()
-        else:
-            self.tombstones += 1
-            if self.tombstones * 2 > len(self):
-                self._compact()
-            return True
-        if self and (self[0].dead or self[-1].dead):  # atomic
-            self.trim()
-        return True
-
-    def leave(self) -> Any:
-        """Take the head out of the line and return it. IndexError if nobody is in line."""
-        while True:
-            head = self[0]  # atomic up to the popleft
-            if not head.dead:
-                break
-            self.popleft()
-        head.dead = True  # to a later discard
-        self.popleft()
-        if self and self[0].dead:
-            self.trim()
-        return head
+    def _bury(self) -> None:
+        """One more entry in the middle has left."""
+        self.tombstones += 1
+        if self.tombstones * 2 > len(self):
+            self._compact()
 
     def trim(self) -> None:
         """Remove the tombstones at both ends."""
@@ -232,11 +207,6 @@ class WaitLine(deque[Any]):
                 pass
         except IndexError:
             pass  # nobody is left
-
-    def tell(self) -> None:
-        """Wake the head, if there is one that was not told yet. It stays in line."""
-        if self and not (head := self[0]).woken:  # atomic
-            head.wake()
 
     def tell_next(self) -> None:
         """:meth:`tell`, when the head before was just served: it goes on before whatever else is ready."""
