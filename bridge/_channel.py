@@ -120,9 +120,8 @@ class Channel(Iterated[T]):
         if self.putters:
             self.putters.prune()
         self.putters.append(offer)
-        line = self.getters
-        if line and not line[0].woken:
-            line[0].wake()
+        if self.getters:
+            self.getters.tell()
         try:
             taken = offer.block() if timeout is None else wait_limited(offer, timeout)
         except BaseException:
@@ -182,12 +181,7 @@ class Channel(Iterated[T]):
                 line.tell()
             raise
         offer.wake()
-        if line and line[0] is wait:  # line.discard(wait) without the call
-            line.popleft()
-            if line and line[0].dead:
-                line.trim()
-        else:
-            line.discard(wait)
+        line.discard(wait)
         if line and putters:
             line.tell()
         return offer.item  # type: ignore[no-any-return]

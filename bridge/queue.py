@@ -280,15 +280,9 @@ class SimpleQueue(QueueBase, Iterated[T]):
             if line and self._has_place():
                 line.tell()
             raise
-        if line and line[0] is wait:  # line.discard(wait) without the call
-            line.popleft()
-            if line and line[0].dead:
-                line.trim()
-        else:
-            line.discard(wait)
-        getters = self._getters
-        if getters and not getters[0].woken:  # atomic; getters.tell() without the call
-            getters[0].wake()
+        line.discard(wait)
+        if self._getters:
+            self._getters.tell()
         if line and self._has_place():
             line.tell_next()
 
@@ -365,12 +359,7 @@ class SimpleQueue(QueueBase, Iterated[T]):
             if line and self._has_item():
                 line.tell()
             raise
-        if line and line[0] is wait:  # line.discard(wait) without the call
-            line.popleft()
-            if line and line[0].dead:
-                line.trim()
-        else:
-            line.discard(wait)
+        line.discard(wait)
         if self._putters:
             self._putters.tell_next()
         if self._items and line:

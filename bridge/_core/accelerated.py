@@ -5,8 +5,9 @@ Nothing depends on them; without them the same things take longer. The environme
 
 - :mod:`bridge._core._chunks` caches the memory that CPython needs for the frames of each new greenlet (its
   source tells how). It works for the whole process, so it is switched on with the engine.
-- :mod:`bridge._core._queue` is the twin of :class:`bridge._core.queues.QueueBase`: put and get that need
-  not wait.
+- :mod:`bridge._core._switching` is the twin of :mod:`bridge._core.switching`: waits, the ready queue, and the
+  hand-over from one greenlet to the next.
+- :mod:`bridge._core._queue` is the twin of :mod:`bridge._core.queues`: put and get that need not wait.
 - :mod:`bridge._core._stack` notes where a greenlet was made.
 """
 

@@ -68,11 +68,7 @@ class loop(Engine):
         """Call ``func(*args)`` in the hub, after what is ready now. Not from other threads."""
         if not callable(func):
             raise TypeError(f"Expected callable, not {func!r}")
-        item = Callback(func, args)
-        self.ready.append(item)
-        if not self.armed:
-            self.arm()
-        return item
+        return self.call(func, *args)
 
     def run_callback_threadsafe(self, func: Callable[..., Any], *args: Any) -> Callback:
         """:meth:`run_callback` from any thread."""
