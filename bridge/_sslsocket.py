@@ -273,7 +273,7 @@ class SSLSocket(_Parents):
         sslobj = self._sslobj
         if sslobj is None:
             raise ValueError("Read on closed or unwrapped SSL socket.")
-        deadline = self._wait_idle() if self._idle and self._timeout != 0 else 0.0
+        deadline = self._wait_idle() if self._idle and len > 0 and self._timeout != 0 else 0.0
         if self._crossing:
             self._wake_all()
         while True:
