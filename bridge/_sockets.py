@@ -134,7 +134,7 @@ class socket(WaitingSocket):
     def timeout(self, value: float | None) -> None:
         self.settimeout(value)
 
-    def setblocking(self, flag: bool, /) -> None:
+    def setblocking(self, flag: bool) -> None:
         """``settimeout(None)`` if ``flag`` is true, otherwise ``settimeout(0)``."""
         self._timeout = None if flag else 0.0
 
@@ -180,7 +180,7 @@ class socket(WaitingSocket):
         self._leave_loop()
         return super().detach()
 
-    def shutdown(self, how: int, /) -> None:
+    def shutdown(self, how: int) -> None:
         """Shut down one direction of the connection or both (SHUT_RD, SHUT_WR, SHUT_RDWR).
 
         Who waits for that direction gets :class:`cancel_wait_ex`. Does not block.
@@ -213,7 +213,7 @@ class socket(WaitingSocket):
             raise
         return sock, address
 
-    def connect(self, address: Any, /) -> None:
+    def connect(self, address: Any) -> None:
         """Connect to ``address``; the name of a host is looked up by the hub's resolver.
 
         OSError if that fails, gaierror for an unknown host. Blocks the greenlet.
@@ -222,7 +222,7 @@ class socket(WaitingSocket):
         if error:
             raise OSError(error, os.strerror(error))
 
-    def connect_ex(self, address: Any, /) -> int:
+    def connect_ex(self, address: Any) -> int:
         """As :meth:`connect`, but returns the error number, 0 if connected, EAGAIN when the time is over.
 
         gaierror for an unknown host. Blocks the greenlet.

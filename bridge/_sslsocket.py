@@ -445,7 +445,7 @@ class SSLSocket(_Parents):
         self._sslobj = None
         return plain
 
-    def shutdown(self, how: int, /) -> None:
+    def shutdown(self, how: int) -> None:
         """Shut down one direction of the connection or both (SHUT_RD, SHUT_WR, SHUT_RDWR), without TLS's own.
 
         Does not block.

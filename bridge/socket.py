@@ -198,24 +198,27 @@ if hasattr(__socket__, "fromshare"):
 # -- waiting for something else -------------------------------------------------------------------------
 
 
-def wait(io: Any, timeout: float | None = None, timeout_exc: Any = _UNSET) -> None:
-    """Wait until the event of ``io``, a watcher (``get_hub().loop.io(fd, 1)``), happens.
+def wait(
+    watcher: Any, timeout: float | None = None, timeout_exc: Any = _UNSET, hub: object = None
+) -> None:
+    """Wait until the event of ``watcher``, as ``get_hub().loop.io(fd, 1)`` makes one, happens.
 
     :param timeout: seconds; None waits for ever.
     :param timeout_exc: what to raise when the time is over, as for Timeout; by default
         ``TimeoutError('timed out')``.
+    :param hub: ignored; the hub is that of this thread.
 
     ConcurrentObjectUseError if another greenlet waits for it; what :func:`cancel_wait` is given if that is
     called meanwhile. Blocks the greenlet; in a coroutine only below a portal.
     """
-    if io.callback is not None:
+    if watcher.callback is not None:
         raise _ConcurrentObjectUseError(
-            f"This socket is already used by another greenlet: {io.callback!r}; use one watcher for each"
+            f"This socket is already used by another greenlet: {watcher.callback!r}; use one watcher for each"
         )
     if timeout_exc is _UNSET:
         timeout_exc = TimeoutError("timed out")
     with _Timeout._start_new_or_dummy(timeout, timeout_exc):
-        _wait_for(get_hub(), io)
+        _wait_for(get_hub(), watcher)
 
 
 def cancel_wait(watcher: Any, error: Any = cancel_wait_ex) -> None:

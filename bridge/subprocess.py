@@ -262,7 +262,11 @@ class Popen(_BasePopen):
 
     def _send_input(self, input: Any, deadline: float | None) -> None:
         stdin: Any = self.stdin
-        if stdin is None or stdin.closed is True:
+        if stdin is None:
+            return
+        if stdin.closed is True:
+            if input and not self._communication_started:
+                stdin.write(input)  # which says what is wrong
             return
         if not self._communication_started:
             self._save_input(input)  # type: ignore[attr-defined]

@@ -100,3 +100,43 @@ def test_the_blocking_resolver_needs_no_hub() -> None:
     before = bridge.hub.get_hub_if_exists()
     assert Resolver().gethostbyname("127.0.0.1") == "127.0.0.1"
     assert bridge.hub.get_hub_if_exists() is before
+
+
+class OwnAddresses(AbstractResolver):
+    """Knows where everybody lives; all else is the system's business."""
+
+    def getaddrinfo(
+        self, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> Any:
+        if host == "nobody":
+            return []
+        return [(2, 1, 6, "official", ("10.9.8.7", port))] * 2
+
+
+def test_a_subclass_that_defines_getaddrinfo_has_defined_what_follows_from_it() -> None:
+    hub = get_hub()
+    try:
+        resolver = hub.resolver = OwnAddresses()
+        assert bridge.socket.gethostbyname_ex("anybody") == ("official", [], ["10.9.8.7"] * 2)
+        assert bridge.socket.gethostbyname("anybody") == "10.9.8.7"
+        with pytest.raises(socket.gaierror):
+            bridge.socket.gethostbyname("nobody")
+        ran = bridge.spawn(lambda: True)
+        address = ("127.0.0.1", 80)
+        flags = _socket.NI_NUMERICHOST | _socket.NI_NUMERICSERV
+        assert resolver.getnameinfo(address, flags) == ("127.0.0.1", "80")
+        assert ran.dead  # the system was asked in the thread pool
+        with pytest.raises(socket.gaierror):
+            resolver.getnameinfo(("no number", 80), _socket.NI_NUMERICHOST)
+    finally:
+        del hub.resolver
+
+
+def test_a_subclass_of_the_system_s_resolver_changes_only_what_it_defines() -> None:
+    from bridge.resolver.thread import Resolver
+
+    class Own(Resolver):
+        def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
+            return []
+
+    assert Own().gethostbyname("127.0.0.1") == "127.0.0.1"

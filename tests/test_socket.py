@@ -127,6 +127,20 @@ def test_arguments_have_the_standard_names(name: str) -> None:
     assert list(ours) == list(inspect.signature(getattr(std, name)).parameters)
 
 
+def test_arguments_that_gevent_names_may_be_named(pair: Pair, listener: socket.socket) -> None:
+    a, b = pair
+    with socket.socket() as client:
+        client.connect(address=listener.getsockname())
+    with socket.socket() as client:
+        assert client.connect_ex(address=listener.getsockname()) == 0
+    a.setblocking(flag=True)
+    watcher = bridge.get_hub().loop.io(a.fileno(), 2)
+    socket.wait(watcher=watcher, hub=bridge.get_hub())
+    watcher.close()
+    a.shutdown(how=socket.SHUT_WR)
+    assert b.recv(1) == b""
+
+
 @pytest.mark.engines("none")
 def test_it_is_a_standard_socket() -> None:
     with socket.socket() as s:

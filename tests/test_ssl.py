@@ -249,6 +249,16 @@ def test_a_read_whose_time_is_over_takes_what_is_there(pair: Callable[[], Pair])
 
 
 @VERSIONS
+def test_a_read_of_nothing_does_not_wait(pair: Callable[[], Pair]) -> None:
+    client, server = pair()
+    server.sendall(b"short")
+    assert client.recv(100) == b"short"
+    assert client.recv(0) == b""
+    assert client.read(0) == b""
+    with pytest.raises(ValueError):
+        client.read(-1)
+
+
 def test_the_end_is_seen_again_and_again_without_waiting(pair: Callable[[], Pair]) -> None:
     server, client = pair()
     client.sendall(b"last")

@@ -371,6 +371,14 @@ def test_a_pipe_that_the_program_has_closed_gives_nothing() -> None:
         assert child.communicate() == (b"", b"a\n")
 
 
+def test_input_for_a_pipe_that_the_program_has_closed_is_an_error() -> None:
+    with Popen(["cat"], stdin=PIPE, stdout=PIPE) as child:
+        child.stdin.close()
+        with pytest.raises(OSError, match="closed"):
+            child.communicate(b"lost")
+        assert child.communicate() == (b"", None)
+
+
 def test_pipelines() -> None:
     first = Popen(["cat"], stdin=PIPE, stdout=PIPE)
     second = sh("sed s/a/b/", stdin=first.stdout, stdout=PIPE)

@@ -15,7 +15,7 @@ What is left to write here is the order of addresses, for which there is no func
 from __future__ import annotations
 
 import _socket
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from socket import gaierror, herror
 from typing import Any, NamedTuple
@@ -69,7 +69,7 @@ class Found(NamedTuple):
     addresses: list[tuple[int, str]]
 
 
-class NameResolver(AbstractResolver):
+class NameResolver(AbstractResolver, ABC):
     """What resolvers have in common that look up names by themselves; see the module's theory."""
 
     def __init__(self, hub: Any = None) -> None:

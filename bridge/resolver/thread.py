@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.hub import get_hub
-from . import AbstractResolver
+from . import AbstractResolver, call_in_pool
 
 __all__ = ["Resolver"]
 
@@ -31,18 +31,4 @@ class Resolver(AbstractResolver):
         return f"<{name} at {id(self):#x} pool={self.hub._threadpool!r}>"
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        value, error = self.pool.apply(_outcome, (function, args))
-        if error is None:
-            return value
-        try:
-            raise error
-        finally:
-            del error  # its traceback refers to this frame
-
-
-def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Exception | None]:
-    # an error is returned, for the pool would print it, and a name that is not found is no news
-    try:
-        return function(*args), None
-    except Exception as e:
-        return None, e
+        return call_in_pool(self.pool, function, args)
