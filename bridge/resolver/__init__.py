@@ -27,8 +27,8 @@ class AbstractResolver:
     """The functions of every resolver: those of ``socket``, with its arguments, results and errors.
 
     Subclasses define those that they answer by themselves. Who defines ``getaddrinfo`` has thereby defined
-    ``gethostbyname_ex``, and who defines that, ``gethostbyname``. The others ask the system in the hub's thread
-    pool. They block the greenlet.
+    ``gethostbyname_ex``, and who defines that, ``gethostbyname``. The others ask the system in the hub's
+    thread pool. They block the greenlet.
     """
 
     #: what it is for; here for subclasses with an ``__init__`` of their own
@@ -43,9 +43,9 @@ class AbstractResolver:
         return call_in_pool((get_hub() if self.hub is None else self.hub).threadpool, function, args)
 
     def _defines(self, name: str) -> bool:
-        """Whether a subclass has a function of its own of this name, and nothing else to answer the others."""
-        kind = type(self)
-        return kind._call is AbstractResolver._call and getattr(kind, name) is not getattr(AbstractResolver, name)
+        """Whether a subclass has a function of its own of this name, and only the system for the others."""
+        own, base = type(self), AbstractResolver
+        return own._call is base._call and getattr(own, name) is not getattr(base, name)
 
     def _on_fork(self, hub: Any) -> None:
         """In a forked child: *hub* has taken the place of the hub that this is for."""
