@@ -195,7 +195,7 @@ class BaseServer:
         if self._watcher is not None:
             if self._loop is loop or not self._loop.aio.is_closed():
                 return
-        self.stop_accepting()
+        self._stop_watching()
         self._queued = False  # what a loop has queued that was closed will never run
         watcher = Interest(self.socket.fileno(), READ, self._on_readable)
         self._loop = loop
@@ -215,6 +215,9 @@ class BaseServer:
 
         Connections that were not accepted wait in the backlog. Does not block.
         """
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
         watcher, self._watcher = self._watcher, None
         if watcher is not None and watcher.active:
             self._loop.get_poller().remove(watcher)
@@ -440,8 +443,8 @@ class BaseServer:
 
     def _where(self) -> str:
         address = self.__dict__.get("address")
-        if isinstance(address, tuple):
-            return ":".join(str(part) for part in address[:2])
+        if isinstance(address, tuple) and len(address) == 2:
+            return f"{address[0]}:{address[1]}"
         return str(address)
 
     def _formatinfo(self) -> str:
@@ -452,7 +455,7 @@ class BaseServer:
             except Exception as e:
                 parts.append(f"fileno={e!r}")
         parts.append(f"address={self._where()}")
-        handle = getattr(self, "handle", None)
+        handle = self.__dict__.get("handle")  # not the method of a subclass, which says nothing new
         if handle is not None and self._handle is not None:
             if getattr(handle, "__self__", None) is self:
                 # its repr would be ours again

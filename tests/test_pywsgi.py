@@ -301,6 +301,26 @@ def test_100_continue_is_sent_when_the_body_is_asked_for() -> None:
         assert client.answer().body == b"abc"
 
 
+def test_100_continue_is_not_sent_without_a_body_nor_in_http_1_0() -> None:
+    with serving(echo) as server:
+        client = server.connect()
+        assert client.get("/", "Expect: 100-continue").answer().code == 200
+        client.post("/", b"", "Expect: 100-continue")
+        assert client.answer().code == 200
+        client.send(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n", b"abc")
+        assert client.answer().body == b"abc"
+
+
+def test_of_two_content_types_the_first_one_counts() -> None:
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [])
+        return [environ["CONTENT_TYPE"].encode()]
+
+    with serving(application) as server:
+        client = server.connect().get("/", "Content-Type: text/a", "content-type: text/b")
+        assert client.answer().body == b"text/a"
+
+
 def test_100_continue_does_not_come_into_an_answer() -> None:
     def late(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", [])

@@ -214,6 +214,11 @@ def test_what_can_be_no_request_is_refused_before_it_ends() -> None:
         b"GET /" + b"a" * 9000,
         b"\r\n" * 20,
         GET + b"A: " + b"a" * 80000,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"SSH-2.0-OpenSSH_9.2 /\x01",
+        b"GET\t/",
+        b"GET  /",
+        b"G\0",
     ):
         with serving(hello) as server:
             client = server.connect().send(part)
@@ -342,6 +347,119 @@ def test_a_giant_chunk_takes_no_room_before_it_comes() -> None:
         assert client.answer().body == b"abc"
         client.end()
         assert client.closed()
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        # each is followed by what would be chunks and then the next request
+        b"-3\r\nabc\r\n0\r\n\r\n",
+        b"0x3\r\nabc\r\n0\r\n\r\n",
+        b"3\r\nabcd\r\n0\r\n\r\n",
+        b"3\r\nabcX0\r\n\r\n",
+        b"10000000000000003\r\nabc\r\n0\r\n\r\n",
+        b"3;" + b"a" * 9000 + b"\r\nabc\r\n0\r\n\r\n",
+        b"3\r\nabc\r\n0\r\nX\0\r\n0\r\n\r\n",
+        b"\r0\r\n\r\n",
+    ],
+)
+def test_a_body_is_not_read_on_from_where_it_was_malformed(chunks: bytes) -> None:
+    """An application that goes on after the error must not make a chunk or a request of what is left."""
+    errors = []
+    paths = []
+
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        paths.append(environ["PATH_INFO"])
+        for read in (environ["wsgi.input"].read, environ["wsgi.input"].readline, environ["wsgi.input"].read):
+            with pytest.raises(OSError) as info:
+                read()
+            errors.append(info.value)
+        start_response("200 OK", [])
+        return [b"went on"]
+
+    with serving(application) as server:
+        client = server.connect().send(CHUNKED + chunks + SMUGGLED)
+        assert client.answer().body == b"went on"
+        assert client.closed()
+        assert paths == ["/"] and len(errors) == 3
+
+
+@pytest.mark.parametrize(
+    ("raw", "rest"),
+    [
+        (POST + b"Content-Length: 12\r\n\r\nhello", b" world!"),
+        (CHUNKED + b"c\r\nhello", b" world!\r\n0\r\n\r\n"),
+        (CHUNKED, b"5\r\nhello\r\n7\r\n world!\r\n0\r\n\r\n"),
+        (CHUNKED + b"1;x=y\r\nh\r\n", b"b\r\nello world!\r\n0\r\n\r\n"),
+    ],
+)
+@pytest.mark.parametrize("method", ["read", "readline"])
+def test_nothing_is_lost_when_reading_a_body_is_interrupted(raw: bytes, rest: bytes, method: str) -> None:
+    waits = Event()
+
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        body = environ["wsgi.input"]
+        begun = body.read(1) if b"1;x=y" in raw else b""
+        with bridge.Timeout(0.01, False):
+            getattr(body, method)()
+            raise AssertionError("the body is not there yet")
+        waits.set()
+        data = begun + getattr(body, method)()
+        start_response("200 OK", [])
+        return [data, body.read()]
+
+    with serving(application) as server:
+        client = server.connect().send(raw)
+        waits.wait()
+        assert client.send(rest).answer().body == b"hello world!"
+        # and the next request begins where it should
+        waits.clear()
+        client.send(raw)
+        waits.wait()
+        assert client.send(rest).answer().body == b"hello world!"
+
+
+@pytest.mark.parametrize("chunks", [b"5", b"5\r", b"5\r\nhello\r", b"5\r\nhello\r\n0\r\nX: "])
+def test_a_connection_ends_if_reading_between_chunks_is_interrupted(chunks: bytes) -> None:
+    waits = Event()
+    paths = []
+
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        paths.append(environ["PATH_INFO"])
+        with bridge.Timeout(0.01, False):
+            environ["wsgi.input"].read()
+        waits.set()
+        bridge.sleep(0.01)
+        start_response("200 OK", [])
+        return [b"gave up"]
+
+    with serving(application) as server:
+        client = server.connect().send(CHUNKED + chunks)
+        waits.wait()
+        client.send(b"0\r\n\r\n" + SMUGGLED)
+        assert client.answer().body == b"gave up"
+        assert client.closed()
+        assert paths == ["/"]
+
+
+def test_trailers_change_nothing() -> None:
+    seen = []
+
+    def application(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        body = environ["wsgi.input"].read()
+        seen.append({key: value for key, value in environ.items() if key.startswith("HTTP_")})
+        start_response("200 OK", [])
+        return [body]
+
+    with serving(application) as server:
+        client = server.connect()
+        client.send(
+            CHUNKED + b"3\r\nabc\r\n0\r\nContent-Length: 30\r\n",
+            b"Transfer-Encoding: identity\r\nHost: y\r\nConnection: close\r\n\r\n" + SMUGGLED,
+        )
+        assert client.answer().body == b"abc"
+        assert client.answer().body == b""
+        assert seen == [{"HTTP_HOST": "x", "HTTP_TRANSFER_ENCODING": "chunked"}, {"HTTP_HOST": "x"}]
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ class Answering(HandlerState):
     def finalize_headers(self) -> None:
         """Add what the application has left out: Date, Connection, and how long the body is."""
         headers = self.response_headers
+        self._provided = len(headers)
         if self.provided_date is None:
             headers.append((b"Date", cached_http_date(time.time())))
         code = self.code
@@ -160,7 +161,7 @@ class Answering(HandlerState):
                 if said == b"keep-alive":
                     headers[i] = (name, value)
                     return
-        headers.append((b"Connection", value))
+        headers.insert(self._provided, (b"Connection", value))  # where gevent has it
 
     def _write_with_headers(self, data: Any) -> None:
         self.finalize_headers()

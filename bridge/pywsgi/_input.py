@@ -44,6 +44,7 @@ class Input:
     __module__ = __package__
     __slots__ = (
         "_limit",
+        "_lost",
         "_past_end",
         "chunk_length",
         "chunked_input",
@@ -68,6 +69,10 @@ class Input:
         self.send_100_continue_enabled = True
         # the last chunk and the trailers have been read
         self._past_end = False
+        # It is not known any more what the next byte is: what is between two chunks was malformed, or was
+        # read in part only, because somebody interrupted that. To go on would be to take whatever follows for
+        # a chunk, or for the next request.
+        self._lost = False
         # how many bytes may still come in chunks
         self._limit: int | None = None
 
@@ -99,25 +104,34 @@ class Input:
 
     def _next_chunk(self) -> int:
         """Read the line that begins a chunk, and what is to be after the one before; the size."""
+        if self._lost:
+            raise _InvalidClientInput("the body has not been read on from where it went wrong")
         if self.chunk_length > 0:
             self._end_of_line()
+            # between two chunks: if the wait for the next one is interrupted, nothing is lost
+            self.chunk_length = -1
+            self.position = 0
+            self._lost = False
         rfile = self.rfile
         size = rfile.take_chunk_size() if type(rfile) is RequestReader else -1
         if size < 0:
             size = self._chunk_size()
+        self._lost = True
         if self._limit is not None:
             self._limit -= size
             if self._limit < 0:
                 raise BodyTooLarge("the body of the request is too large")
-        self.position = 0
-        self.chunk_length = size
         if not size:
             self._trailers()
             self._past_end = True
+        self.position = 0
+        self.chunk_length = size
+        self._lost = False
         return size
 
     def _end_of_line(self) -> None:
         end = self.rfile.read(1)
+        self._lost = True
         if end == b"\r":
             end += self.rfile.read(1)
         if end != b"\r\n":
@@ -131,6 +145,7 @@ class Input:
         digits = b""
         while True:
             char = read(1)
+            self._lost = True
             if not char:
                 raise _InvalidClientInput("EOF before chunk end reached")
             if char == b"\r":
@@ -281,7 +296,7 @@ class Input:
                 self.position += left
             return
         while not self._past_end:
-            left = self.chunk_length - self.position
+            left = self.chunk_length - self.position  # negative before the first chunk
             if left > 0:
                 self._skip(left)
                 self.position += left

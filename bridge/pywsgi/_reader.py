@@ -209,9 +209,13 @@ class RequestReader(io.BufferedIOBase):
             self._check()
             parts = [data[pos:]]
             self._pos = len(data)
-            while self._fill():
-                parts.append(self._data)
-                self._pos = len(self._data)
+            try:
+                while self._fill():
+                    parts.append(self._data)
+                    self._pos = len(self._data)
+            except BaseException:
+                self._unread(parts)
+                raise
             return b"".join(parts)
         end = pos + size
         if end <= len(data):
@@ -222,15 +226,30 @@ class RequestReader(io.BufferedIOBase):
 
     def _read_on(self, size: int) -> bytes:
         self._check()
-        parts = []
-        while True:
-            data = self._data
-            part = data[self._pos : self._pos + size]
-            self._pos += len(part)
-            parts.append(part)
-            size -= len(part)
-            if not size or not self._fill():
-                return b"".join(parts)
+        parts: list[bytes] = []
+        try:
+            while True:
+                data = self._data
+                part = data[self._pos : self._pos + size]
+                self._pos += len(part)
+                parts.append(part)
+                size -= len(part)
+                if not size or not self._fill():
+                    return b"".join(parts)
+        except BaseException:
+            self._unread(parts)
+            raise
+
+    def _unread(self, parts: list[bytes]) -> None:
+        """Whoever was to get these has been interrupted: they are the next ones again.
+
+        Lost, they would be missing at the end of the body, where the next request begins.
+        """
+        parts.append(self._data[self._pos :])
+        position = self._before + self._pos
+        self._data = b"".join(parts)
+        self._pos = 0
+        self._before = position + len(parts[-1]) - len(self._data)
 
     def read1(self, size: int = -1, /) -> bytes:
         """Read up to ``size`` bytes, receiving at most once."""
@@ -255,21 +274,25 @@ class RequestReader(io.BufferedIOBase):
         self._check()
         limit = -1 if size is None else size
         parts: list[bytes] = []
-        while True:
-            data = self._data
-            pos = self._pos
-            stop = len(data) if limit < 0 else min(pos + limit, len(data))
-            found = data.find(b"\n", pos, stop)
-            end = found + 1 if found >= 0 else stop
-            part = data[pos:end]
-            self._pos = end
-            if found >= 0 and not parts:
-                return part
-            parts.append(part)
-            if limit >= 0:
-                limit -= len(part)
-            if found >= 0 or limit == 0 or not self._fill():
-                return b"".join(parts)
+        try:
+            while True:
+                data = self._data
+                pos = self._pos
+                stop = len(data) if limit < 0 else min(pos + limit, len(data))
+                found = data.find(b"\n", pos, stop)
+                end = found + 1 if found >= 0 else stop
+                part = data[pos:end]
+                self._pos = end
+                if found >= 0 and not parts:
+                    return part
+                parts.append(part)
+                if limit >= 0:
+                    limit -= len(part)
+                if found >= 0 or limit == 0 or not self._fill():
+                    return b"".join(parts)
+        except BaseException:
+            self._unread(parts)
+            raise
 
     # quicker than that of the base class
     def __next__(self) -> bytes:

@@ -160,7 +160,12 @@ class Receiving(HandlerState):
         if isinstance(address, tuple):
             env["REMOTE_ADDR"] = str(address[0])
             env["REMOTE_PORT"] = str(address[1])
-        expects = "HTTP_EXPECT" in fields and version == "HTTP/1.1"
+        # (RFC 9110, 10.1.1: not without a body, nor in HTTP/1.0)
+        expects = (
+            "HTTP_EXPECT" in fields
+            and version == "HTTP/1.1"
+            and bool(request.content_length or request.chunked)
+        )
         self.wsgi_input = body = Input(
             self.rfile,
             request.content_length,

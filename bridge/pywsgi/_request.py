@@ -33,6 +33,8 @@ __all__ = ["HeadParser", "Request", "split_absolute"]
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/([0-9])\.([0-9])")
+#: What may be there of a request line before it is complete.
+_BEGINNING = re.compile(_TOKEN + rb"(?: (?:[\x21-\x7e\x80-\xff]+(?: [HTP/0-9.]*\r?)?)?)?|\r?")
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 #: Of an absolute target: host with port, and the rest. User names are no part of what a client may send.
 _ABSOLUTE = re.compile(
@@ -164,6 +166,8 @@ class HeadParser:
         end = part.find(b"\r\n")
         if end >= 0:
             self._request_line(part[:end])
+        elif _BEGINNING.fullmatch(part) is None:
+            raise BadRequest(f"Not a request: {part[:40]!r}")  # TLS, for instance, which has no lines
         if part.count(b"\n") != part.count(b"\r\n"):
             raise BadRequest("a line that does not end with CRLF")
 
@@ -205,7 +209,7 @@ class HeadParser:
                     fields[key] = text
                 elif key in _ONLY_ONCE:
                     raise BadRequest(f"Repeated header: {name.decode('latin-1')!r}")
-                else:
+                elif key != "CONTENT_TYPE":  # of those the first one counts: two are no list
                     fields[key] += ("; " if "COOKIE" in key else ",") + text
             both = "CONTENT_LENGTH" in fields and "HTTP_TRANSFER_ENCODING" in fields
             if both:

@@ -72,6 +72,8 @@ class HandlerState:
     #: how many bytes of the body are to come in all, and how many have come
     _length: int | None = None
     _written = 0
+    #: how many headers the application has given
+    _provided = 0
     #: the size of a body that is there as a whole
     _whole: int | None = None
     #: the error of our own use of the socket
