@@ -23,7 +23,17 @@ from pathlib import Path
 import environments
 
 SERVER = Path(__file__).with_name("wsgi_server.py")
+#: What wrk sends, as its scripts say it. It would send the same bytes again and again, which no browsers do: with
+#: `vary` each request has a header of its own.
 POST = 'wrk.method = "POST"\nwrk.body = string.rep("p", 1024)\n'
+VARY = """
+local count = 0
+request = function()
+  count = count + 1
+  wrk.headers["X-Request-Id"] = "0123456789abcdef-" .. count
+  return wrk.format()
+end
+"""
 
 
 @dataclass(frozen=True)
@@ -36,15 +46,26 @@ class Case:
     connections: int = 50
     answer: int = 14
     post: bool = False
+    vary: bool = False
+
+    @property
+    def script(self) -> str:
+        """What wrk is to do, in Lua."""
+        return (POST if self.post else "") + (VARY if self.vary else "")
 
 
 CASES = (
     Case("hello_50", "hello", "hello, keep-alive, 50 connections"),
     Case("hello_500", "hello", "hello, keep-alive, 500 connections", 500),
+    Case("vary_50", "hello", "hello with 50, each request another one", vary=True),
+    Case("vary_500", "hello", "hello with 500, each request another one", 500, vary=True),
     Case("nodelay_50", "nodelay", "the same with 50, a listener without TCP_NODELAY"),
     Case("body_50", "body", "16 KiB body", answer=16384),
     Case("echo_50", "echo", "POST of 1 KiB, echoed", answer=1024, post=True),
+    Case("vary_body_50", "body", "16 KiB body, each request another one", answer=16384, vary=True),
+    Case("vary_echo_50", "echo", "POST, echoed, each another one", answer=1024, post=True, vary=True),
     Case("stream_50", "stream", "ten blocks of 1 KiB in chunks", answer=10240),
+    Case("vary_stream_50", "stream", "the same, each request another one", answer=10240, vary=True),
 )
 
 
@@ -109,7 +130,7 @@ def measure(url: str, case: Case, seconds: int, script: str) -> tuple[float, flo
     before = float(fetch(f"{url}/cpu"))
     command = ["wrk", "-t1", f"-c{case.connections}", f"-d{seconds}s", "--timeout", "20s"]
     said = subprocess.run(
-        [*command, *(["-s", script] if case.post else []), url], stdout=subprocess.PIPE, text=True, check=True
+        [*command, *(["-s", script] if case.script else []), url], stdout=subprocess.PIPE, text=True, check=True
     ).stdout
     spent = float(fetch(f"{url}/cpu")) - before
     if "Socket errors" in said or "Non-2xx" in said:
@@ -124,7 +145,7 @@ def run(case: Case, with_commands: dict[str, list[str]], rounds: int, seconds: i
     """Measure all implementations in turn."""
     figures = {name: Figures() for name in with_commands}
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(POST)
+        script.write(case.script)
         script.flush()
         for number in range(rounds):
             for name in list(with_commands)[:: -1 if number % 2 else 1]:
@@ -151,14 +172,14 @@ def main() -> int:
         say(f"no such case: {', '.join(sorted(unknown))}; there is: {', '.join(c.name for c in CASES)}")
         return 2
     with_commands = commands()
-    print(f"{'case':12} {'':48} {'requests/s':>19}  {'ratio':>6}  {'CPU us/request':>17}  {'ratio':>6}")
+    print(f"{'case':14} {'':48} {'requests/s':>19}  {'ratio':>6}  {'CPU us/request':>17}  {'ratio':>6}")
     for case in CASES:
         if names and case.name not in names:
             continue
         figures = run(case, with_commands, options.repeat, options.seconds)
         rate = {name: statistics.median(f.rate) for name, f in figures.items()}
         cpu = {name: statistics.median(f.cpu) * 1e6 for name, f in figures.items()}
-        line = f"{case.name:12} {case.work:48} "
+        line = f"{case.name:14} {case.work:48} "
         if len(figures) == 2:
             line += f"{rate['gevent']:9.0f} {rate['bridge']:9.0f}  {rate['bridge'] / rate['gevent']:6.2f}  "
             line += f"{cpu['gevent']:8.1f} {cpu['bridge']:8.1f}  {cpu['gevent'] / cpu['bridge']:6.2f}"

@@ -137,10 +137,11 @@ class HeadParser:
             pass  # that is for the application to say
         except httptools.HttpParserError as e:
             return self._careful(head, e)
-        if len(raw) != count or b" \r\n" in head or b"\t\r\n" in head:
+        if len(raw) != count:
             return self._careful(head, None)
         names = _names
-        fields: Any = {names[name]: value.decode("latin-1") for name, value in raw.items()}
+        # (the parser leaves the white space at the end of a value, and there is no other than space and tab)
+        fields: Any = {names[name]: value.strip().decode("latin-1") for name, value in raw.items()}
         if len(fields) != count:
             return self._careful(head, None)  # the same name twice, in capitals and not
         if None in fields:
