@@ -317,7 +317,7 @@ class Greenlet(greenlet, Generic[T]):
         self.__dict__["name"] = value
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}{self._named()} at {id(self):#x}{self._formatinfo()}>"
+        return f"<{type(self).__name__}{self._named()} at {id(self):#x}: {self._formatinfo()}>"
 
     def _named(self) -> str:
         return f' "{self.name}"' if "name" in self.__dict__ or "_ident" in self.__dict__ else ""
@@ -329,20 +329,20 @@ class Greenlet(greenlet, Generic[T]):
             return shown
         func: Any = self._run
         if getattr(func, "__func__", None) is Greenlet._run:
-            info = ": _run"
+            info = "_run"
         else:
             bound = getattr(func, "__self__", None)
             name = getattr(func, "__name__", None)
             if name is None:
-                info = f": {func!r}"
+                info = repr(func)
             elif bound is self:
-                info = f": {name}"
+                info = name
             elif inspect.ismodule(bound):
-                info = f": {func!r}"
+                info = repr(func)
             elif bound is not None:
-                info = f": <bound method {type(bound).__name__}.{name} of {bound!r}>"
+                info = f"<bound method {type(bound).__name__}.{name} of {bound!r}>"
             else:
-                info = f": {name}"
+                info = name
         if self.args or self.kwargs:
             arguments = [repr(a)[:50] for a in self.args]
             arguments += [f"{k}={repr(v)[:50]}" for k, v in self.kwargs.items()]
@@ -383,8 +383,10 @@ class Greenlet(greenlet, Generic[T]):
         Only for the hub: called elsewhere, nothing switches back. Use :meth:`kill`.
         """
         if self._phase < RUNNING:
-            self._cancel_start()
             typ, value, tb = (*args, None, None, None)[:3]
+            if typ is not None and not is_exception(typ):
+                raise TypeError(f"throw({typ!r}): an exception class or instance is needed")
+            self._cancel_start()
             if isinstance(typ, BaseException):
                 value = typ
             elif value is None:

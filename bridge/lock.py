@@ -43,7 +43,9 @@ class Semaphore(AbstractLinkable):
 
     def __init__(self, value: int = 1, hub: object = None) -> None:
         if not isinstance(value, int):
-            raise TypeError(f"{type(self).__name__}(value={value!r}): an integer is required")
+            if not isinstance(value, float):
+                raise TypeError(f"{type(self).__name__}(value={value!r}): an integer is required")
+            value = int(value)  # half of something, as in gevent
         if value < 0:
             raise ValueError(
                 f"{type(self).__name__}(value={value!r}): semaphore initial value must be >= 0; "

@@ -518,3 +518,33 @@ def test_a_hub_in_a_thread_ends_with_it(factory: Any) -> None:
     while hubs[0].loop is not None and time.monotonic() < deadline:
         time.sleep(0.001)
     assert hubs[0].loop is None
+
+
+@pytest.mark.parametrize("exit", [SystemExit, KeyboardInterrupt])
+def test_greenlets_are_cleaned_up_after_an_exit_from_a_greenlet(
+    factory: Any, exit: type[BaseException], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The loop is left in the middle of a drain, and run again by asyncio to cancel what is left."""
+    log: list[Any] = []
+
+    def leave() -> None:
+        bridge.sleep(0)
+        raise exit
+
+    def worker(leaver: Any) -> None:
+        leaver.join()
+        log.append("joined")
+        try:
+            Event().wait()
+        except asyncio.CancelledError:
+            bridge.sleep(0)  # blocking is possible while cleaning up
+            log.append("cleaned up")
+            raise
+
+    async def main() -> None:
+        await bridge.spawn(worker, bridge.spawn(leave))
+
+    with pytest.raises(exit), asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+    assert log == ["joined", "cleaned up"]
+    assert "RuntimeError" not in capfd.readouterr().err

@@ -1151,8 +1151,17 @@ def test_a_greenlet_whose_parent_is_no_hub_has_no_small_number() -> None:
     assert g.minimal_ident >= 0
 
 
+def test_what_cannot_be_raised_is_not_thrown_and_the_greenlet_still_runs() -> None:
+    g: Any = bridge.spawn(operator.add, 1, 2)
+    for wrong in ("text", 5, int):
+        with pytest.raises(TypeError, match="exception class or instance"):
+            g.throw(wrong)
+    assert g.get() == 3
+
+
 def test_names_and_repr() -> None:
     g = Greenlet(_raiser)
+    assert g._formatinfo() == "_raiser"  # gevent subclasses that have their own repr() use it
     assert repr(g) == f"<Greenlet at {id(g):#x}: _raiser>"
     shown = Greenlet(_raiser)
     assert f'"Greenlet-{shown.minimal_ident}"' in repr(shown)  # a number that was asked for is shown

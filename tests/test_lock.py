@@ -172,9 +172,15 @@ def test_over_release_of_a_bounded_semaphore_is_a_value_error() -> None:
 def test_wrong_initial_values_are_refused(cls: Any) -> None:
     with pytest.raises(ValueError, match=">= 0"):
         cls(-1)
-    for value in ("1", 1.5, None):
+    for value in ("1", None):
         with pytest.raises(TypeError, match="integer"):
             cls(value)
+
+
+@pytest.mark.parametrize("cls", SEMAPHORES)
+def test_the_fraction_of_an_initial_value_is_dropped_as_in_gevent(cls: Any) -> None:
+    semaphore = cls(5 / 2)
+    assert semaphore.counter == 2 and type(semaphore.counter) is int
 
 
 def test_a_timeout_of_a_wrong_type_is_a_type_error_and_leaves_no_trace() -> None:

@@ -104,6 +104,7 @@ class Hub(greenlet):
         greenlet.__init__(self, None, None)
         self.thread_ident = get_ident()
         self._closing = False
+        self._in_drain = False  # of an adopted loop, and out of it by an exception
         self._joining: list[Any] = []
         self.spawning_greenlet: Callable[[], greenlet | None] = weakref.ref(getcurrent())
         self.spawn_tree_locals: dict[str, Any] = {}
@@ -179,13 +180,18 @@ class Hub(greenlet):
         if self.parent is not runner:
             self.parent = runner
         loop.set_running(None)
+        if self._in_drain:
+            self._in_drain = False
+            loop.draining = True
         try:
             self._switch()
         finally:
             loop.set_running(loop.aio)
             if loop.draining:
-                # left by an exception thrown into our greenlet: the drain is to go on later
+                # Left by an exception thrown into our greenlet: the hub stands in the middle of the drain, which
+                # is to go on later. Until then nobody drains.
                 loop.draining = False
+                self._in_drain = True
                 loop.arm()
 
     def switch(self, *args: Any, **kwargs: Any) -> Any:
