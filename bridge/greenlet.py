@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator
 from contextvars import copy_context
 from functools import partial
 from time import monotonic
-from types import CoroutineType, TracebackType
+from types import CoroutineType, GenericAlias, TracebackType
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -94,6 +94,10 @@ class Greenlet(greenlet, Generic[T]):
     spawning_greenlet: Callable[[], greenlet | None] | None
     #: A dictionary that is shared by all greenlets that descend from one made by the main greenlet.
     spawn_tree_locals: dict[str, Any] | None
+
+    def __class_getitem__(cls, item: Any) -> GenericAlias:
+        """``Greenlet[int]``, but of every subclass too: tracers put one of their own in this one's place."""
+        return GenericAlias(cls, item)
 
     def __init__(self, run: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> None:
         hub = hub_local.hub

@@ -220,6 +220,25 @@ def test_replacing_a_name_of_the_package_replaces_it_in_bridge() -> None:
     """)
 
 
+def test_a_tracer_may_replace_greenlets_before_anything_is_patched() -> None:
+    run("""
+        import gevent, gevent.greenlet
+        class Traced(gevent.Greenlet):
+            pass
+        gevent.greenlet.Greenlet = gevent.Greenlet = Traced
+        import gevent.monkey
+        gevent.monkey.patch_all()
+        import subprocess, threading, gevent.pool
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(gevent.getcurrent()))
+        thread.start()
+        thread.join()
+        assert isinstance(seen[0], Traced)
+        assert list(gevent.pool.Pool(2).imap(abs, [-1, -2])) == [1, 2]
+        assert subprocess.check_output(["echo", "x"]) == b"x\\n"
+    """)
+
+
 # -- installing ---------------------------------------------------------------------------------------
 
 

@@ -194,6 +194,27 @@ def test_plugins_hear_of_patching(tmp_path: Path, run_fresh: Run) -> None:
     )
 
 
+def test_what_a_plugin_puts_into_multiprocessing_stays_as_it_is(run_fresh: Run) -> None:
+    out = run_fresh("""
+        import multiprocessing.connection, multiprocessing.synchronize
+        from bridge import events, monkey
+        class SemLock:
+            pass
+        class Connection(multiprocessing.connection.Connection):
+            def _recv(self, size): ...
+            def _send(self, buf): ...
+        def replace(event):
+            if isinstance(event, events.GeventWillPatchAllEvent):
+                multiprocessing.synchronize.SemLock = SemLock
+                multiprocessing.connection.Connection = Connection
+        events.subscribers.append(replace)
+        before = dict(vars(SemLock)), dict(vars(Connection))
+        assert monkey.patch_all()
+        print((dict(vars(SemLock)), dict(vars(Connection))) == before)
+    """)
+    assert out == "True\n"
+
+
 @pytest.mark.parametrize(
     ("call", "patched"),
     [

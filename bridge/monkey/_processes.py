@@ -21,7 +21,8 @@ a thread that blocks all signals. In a greenlet that would take SIGTERM and Ctrl
 it is a real thread.
 
 The modules are imported by few programs, and take long; so this is done after they have been imported,
-whenever that is (:mod:`bridge._imports`).
+whenever that is (:mod:`bridge._imports`). Only the modules' own classes are touched: plugins of patch_all()
+(geventmp is one) put cooperative classes of their own in their place, built otherwise.
 """
 
 from __future__ import annotations
@@ -62,6 +63,12 @@ def bind(views: dict[str, ModuleType]) -> None:
     after_import("multiprocessing.resource_sharer", functools.partial(_bind_sharer, views))
 
 
+def _own(module: ModuleType, name: str) -> Any:
+    """The module's class of that name; None if somebody has put another there."""
+    cls = getattr(module, name)
+    return cls if cls.__module__ == module.__name__ else None
+
+
 # -- connections ----------------------------------------------------------------------------------------
 
 
@@ -97,7 +104,9 @@ def _wait_natively(fd: int, event: str) -> None:
 
 
 def _bind_connections(module: Any) -> None:
-    cls = module.Connection
+    cls = _own(module, "Connection")
+    if cls is None:
+        return
     receive, send = cls._recv, cls._send
 
     def _recv(self: Any, size: int, read: Any = read) -> Any:
@@ -129,7 +138,9 @@ def _acquire(semaphore: Any, block: bool = True, timeout: float | None = None) -
 
 
 def _bind_semaphores(module: Any) -> None:
-    cls = module.SemLock
+    cls = _own(module, "SemLock")
+    if cls is None:
+        return
     make_methods = cls._make_methods
 
     def _make_methods(self: Any) -> None:
