@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from ._settings import (  # noqa: F401 - all kinds are found here, as in gevent
     ALL_SETTINGS,
@@ -73,11 +73,11 @@ def resolve_loop(choice: Any = None) -> Callable[[], AbstractEventLoop]:
     return found  # type: ignore[no-any-return]
 
 
-class Loop(Setting):
+class Loop(ImportableSetting):
     name = "loop"
     environment_key = "GEVENT_LOOP"
     default: Any = list(_DEFAULT_LOOPS)  # noqa: RUF012
-    shortname_map: ClassVar[dict[str, str]] = LOOPS
+    shortname_map: dict[str, str] = LOOPS
     kind_desc = (
         "It is set to ``uvloop``, ``asyncio``, ``module:factory``, a list of these of which the first that "
         "can be imported is used, a function that makes an asyncio loop, or a class with gevent's loop API. "
@@ -139,7 +139,7 @@ class Loop(Setting):
             self.owner.__dict__.pop("aio_loop_factory", None)
 
 
-class AioLoopFactory(Setting):
+class AioLoopFactory(ImportableSetting):
     name = "aio_loop_factory"
     kind_desc = "It is set to whatever :attr:`loop` may be set to, and overrides that."
     desc = "The function without arguments that makes an asyncio loop: what :attr:`loop` names."

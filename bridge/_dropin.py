@@ -18,7 +18,10 @@ anybody may append. A module that bridge happens to have and gevent has not stay
 
 *Other processes.* A program that multiprocessing starts anew (spawn, forkserver) imports the main module
 again, and with it gevent. What the parent sends to the child therefore carries one thing more, which
-puts the child into drop-in mode as it is unpickled, before the main module is imported.
+puts the child into drop-in mode as it is unpickled, before the main module is imported. Before that, too,
+gevent may be imported there: by modules that the fork server is told to preload, or by what a plugin has
+put in front of the command. So where a command is a list and needs no quoting (everywhere but on Windows)
+it begins with the same step.
 
 The way not taken: one loop over ``sys.modules`` at installation. It would import everything, and would
 make every program look as if it had imported gevent, which libraries test for.
@@ -124,6 +127,7 @@ def install_as_gevent() -> None:
         del sys.modules["gevent"]  # None forbids the import
     sys.meta_path.insert(0, _Finder())
     after_import("multiprocessing.spawn", _tell_children)
+    after_import("multiprocessing.util", _begin_children)
 
 
 def is_installed() -> bool:
@@ -258,5 +262,37 @@ class _InChild:
         self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        code = f"import sys; sys.path[:] = {self.path!r}; import bridge; bridge.install_as_gevent()"
-        return exec, (code, {})
+        return exec, (_BEGIN.format(path=self.path), {})
+
+
+#: What a child does first.
+_BEGIN = "import sys; sys.path[:] = {path!r}; import bridge; bridge.install_as_gevent()"
+
+
+def _begin_children(util: ModuleType) -> None:
+    """Have the commands of the processes that multiprocessing starts anew begin with drop-in mode."""
+    spawnv_passfds = util.spawnv_passfds
+    if getattr(spawnv_passfds, "__module__", None) == __name__:
+        return
+
+    def spawnv_passfds_with_gevent(path: Any, args: Sequence[Any], passfds: Any) -> Any:
+        return spawnv_passfds(path, _beginning_so(args), passfds)
+
+    util.spawnv_passfds = spawnv_passfds_with_gevent  # type: ignore[attr-defined]
+
+
+def _beginning_so(args: Sequence[Any]) -> list[Any]:
+    """These arguments of an interpreter, with the step in front, if it is for a child or fork server."""
+    command = list(args)
+    for number, code in enumerate(command[1:], 1):
+        if (
+            command[number - 1] == "-c"
+            and isinstance(code, str)
+            and ("spawn_main" in code or "multiprocessing.forkserver" in code)
+        ):
+            # as multiprocessing tells its children
+            here = sys.modules["multiprocessing.process"].ORIGINAL_DIR
+            path = [here if entry == "" and here is not None else entry for entry in sys.path]
+            command[number] = f"{_BEGIN.format(path=path)}\n{code}"
+            break
+    return command

@@ -229,7 +229,7 @@ class ImportableSetting(Setting):
     shortname_map: dict[str, str] = {}  # noqa: RUF012
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        if "name" in cls.__dict__:
+        if "name" in cls.__dict__ and "kind_desc" not in cls.__dict__:
             cls.kind_desc = (
                 "It is given as the object itself (in code), as a string ``package.module.name`` or "
                 "``package.module:name``, or as a list of strings (in the environment: separated by commas), "

@@ -67,9 +67,11 @@ __all__ = [
 
 T = TypeVar("T")
 
-if not isinstance(start_new_thread, BuiltinFunctionType):
+# Debuggers and profilers wrap start_new_thread, which still starts native threads; who makes greenlets of
+# threads has to replace get_ident as well.
+if not isinstance(get_ident, BuiltinFunctionType):
     raise ImportError(
-        f"_thread.start_new_thread is {start_new_thread!r}: bridge.threadpool needs native threads; "
+        f"_thread.get_ident is {get_ident!r}: bridge.threadpool needs native threads; "
         "import it before patching _thread"
     )
 

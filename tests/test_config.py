@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import io
 import os
@@ -65,6 +66,16 @@ def test_gevents_settings_and_ours() -> None:
     assert set(dir(bridge.config)) == gevents | {"aio_loop_factory", "inherit_context", "monitor_class"}
     assert sorted(bridge.config.settings) == dir(bridge.config)
     assert set(Config.__annotations__) - {"settings"} == set(bridge.config.settings)
+
+
+def test_settings_that_hold_what_has_no_literal_are_importable_ones(config: Config) -> None:
+    # who writes the others into the command of a child process has to tell these by their kind
+    for name, setting in config.settings.items():
+        if not isinstance(setting, _config.ImportableSetting):
+            value = getattr(config, name)
+            assert ast.literal_eval(repr(value)) == value, name
+    assert isinstance(config.settings["loop"], _config.ImportableSetting)
+    assert "uvloop" in type(config.settings["loop"]).kind_desc
 
 
 def test_defaults(config: Config) -> None:

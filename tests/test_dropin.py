@@ -497,3 +497,27 @@ def test_multiprocessing_children_are_in_drop_in_mode(tmp_path: Path, method: st
         start=before + START,
     )
     assert out == "('26.9.0', True)\n0\n"
+
+
+def test_what_the_fork_server_preloads_gets_bridge(tmp_path: Path) -> None:
+    (tmp_path / "preloaded.py").write_text("import gevent\nfile = gevent.__file__\n")
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import multiprocessing, sys, gevent\n"
+        "def work(connection):\n"
+        "    loaded = sys.modules.get('preloaded')\n"
+        "    connection.send(loaded and loaded.file == gevent.__file__ and 'bridge' in sys.modules)\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('forkserver')\n"
+        "    context.set_forkserver_preload(['preloaded'])\n"
+        "    here, there = context.Pipe()\n"
+        "    child = context.Process(target=work, args=(there,))\n"
+        "    child.start()\n"
+        "    there.close()\n"
+        "    print(here.recv())\n"
+        "    child.join()\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-m", "bridge", str(script)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert out.stdout == "True\n", out.stderr

@@ -972,12 +972,30 @@ def test_patched_threads_are_refused() -> None:
     source = """
 import bridge, _thread
 _thread.start_new_thread = lambda *args: None
+_thread.get_ident = lambda: 1
 try:
     import bridge.threadpool
 except ImportError as e:
     print("native threads" in str(e))
 """
     assert run_python(source, loop="asyncio") == "True\n"
+
+
+@in_process
+def test_a_debugger_may_wrap_the_starting_of_threads() -> None:
+    source = """
+import _thread
+native = _thread.start_new_thread
+started = []
+def start_new_thread(*args):
+    started.append(args)
+    return native(*args)
+_thread.start_new_thread = start_new_thread
+import bridge, bridge.monkey
+bridge.monkey.patch_all()
+print(bridge.get_hub().threadpool.apply(native.__class__.__repr__, (native,)) == repr(native), len(started))
+"""
+    assert run_python(source, loop="asyncio") == "True 1\n"
 
 
 # -- ThreadResult ------------------------------------------------------------------------------------------
