@@ -311,7 +311,7 @@ class AsyncResult(_Waitable, Generic[T]):
         """:meth:`get`"""
         return self.get(timeout=timeout)
 
-    def set_result(self, value: T | None) -> None:
+    def set_result(self, value: T | None = None) -> None:
         """:meth:`set`"""
         self.set(value)
 

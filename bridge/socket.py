@@ -27,7 +27,7 @@ from ._names import (  # noqa: F401
     getnameinfo,
 )
 from ._sockets import cancel_wait_ex, socket, timeout_default  # noqa: F401
-from .hub import get_hub
+from .hub import Hub, get_hub
 from .timeout import Timeout as _Timeout
 
 if TYPE_CHECKING:
@@ -199,14 +199,14 @@ if hasattr(__socket__, "fromshare"):
 
 
 def wait(
-    watcher: Any, timeout: float | None = None, timeout_exc: Any = _UNSET, hub: object = None
+    watcher: Any, timeout: float | None = None, timeout_exc: Any = _UNSET, hub: Hub | None = None
 ) -> None:
-    """Wait until the event of ``watcher``, as ``get_hub().loop.io(fd, 1)`` makes one, happens.
+    """Wait until the event of ``watcher`` (``get_hub().loop.io(fd, 1)``) happens.
 
     :param timeout: seconds; None waits for ever.
     :param timeout_exc: what to raise when the time is over, as for Timeout; by default
         ``TimeoutError('timed out')``.
-    :param hub: ignored; the hub is that of this thread.
+    :param hub: the current one, by default.
 
     ConcurrentObjectUseError if another greenlet waits for it; what :func:`cancel_wait` is given if that is
     called meanwhile. Blocks the greenlet; in a coroutine only below a portal.
@@ -218,7 +218,7 @@ def wait(
     if timeout_exc is _UNSET:
         timeout_exc = TimeoutError("timed out")
     with _Timeout._start_new_or_dummy(timeout, timeout_exc):
-        _wait_for(get_hub(), watcher)
+        _wait_for(get_hub() if hub is None else hub, watcher)
 
 
 def cancel_wait(watcher: Any, error: Any = cancel_wait_ex) -> None:

@@ -27,6 +27,13 @@ def run(code: str) -> None:
         ("_hub_primitives", "wait_read", "gevent.socket"),
         ("_hub_primitives", "wait_write", "gevent.socket"),
         ("_hub_local", "get_hub", "gevent"),
+        ("_hub_primitives", "wait_readwrite", "gevent.socket"),
+        ("_socketcommon", "wait_read", "gevent.socket"),
+        ("_socketcommon", "cancel_wait_ex", "gevent.socket"),
+        ("_socketcommon", "gethostbyname", "gevent.socket"),
+        ("_socket3", "socket", "gevent.socket"),
+        ("_fileobjectcommon", "FileObjectThread", "gevent.fileobject"),
+        ("_fileobjectcommon", "cancel_wait_ex", "gevent.socket"),
     ],
 )
 def test_private_name_is_the_public_one(module: str, name: str, public: str) -> None:

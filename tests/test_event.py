@@ -305,6 +305,8 @@ def test_get_raises_the_timeout_it_was_given() -> None:
 def test_a_result_cannot_be_cancelled() -> None:
     result: AsyncResult[int] = AsyncResult()
     assert result.cancel() is False and result.cancelled() is False
+    result.set_result()
+    assert result.get() is None
     result.set_result(4)
     assert result.cancel() is False and result.cancelled() is False
     assert result.result(timeout=0) == 4

@@ -783,7 +783,7 @@ def test_wait_and_cancel_wait(pair: Pair) -> None:
     a, b = pair
     watcher = bridge.get_hub().loop.io(a.fileno(), 1)
     with pytest.raises(TimeoutError, match="timed out"):
-        socket.wait(watcher, 0.005)
+        socket.wait(watcher, 0.005, hub=bridge.get_hub())
     with pytest.raises(KeyError):
         socket.wait(watcher, timeout=0.005, timeout_exc=KeyError)
     waiting = bridge.spawn(socket.wait, watcher)
