@@ -5,46 +5,50 @@ Theory of operation
 
 An iterator is a greenlet, the *feeder*: it takes items from the input, one at a time, and starts a job for
 each with the ``spawn`` of the pool, which blocks while the pool is full. So the input is consumed as
-lazily as the pool demands. Each job has a link by which its result is filed when it has ended, and
-``next()`` takes results from there.
+lazily as the pool demands. When a job ends, the hub files its outcome (by way of :mod:`bridge._ends`), and
+``next()`` takes outcomes from there.
+
+*Order.* Each job gets a *place*, a number, when it is started. Whoever wants results in the order of the
+input waits for the outcome of one place; whoever wants them as they come, for any. That is all the difference
+between the two classes.
 
 *Credits* are what ``maxsize`` limits. A job costs one, ``next()`` brings one as soon as it is called (who
 stands there with open hands lets nothing pile up), and takes it back if it is interrupted. The count
 may therefore be negative for a while. Invariant: jobs started = maxsize + calls of ``next()`` that were
 not interrupted - credits.
 
-*The line of readers* follows the rule "told, not given" of :mod:`bridge._core.waiting`: a result that
-arrives tells the head of the line, the head takes the result when it runs, so a reader that is killed
-in between loses nothing.
+*The line of readers* follows the rule "told, not given" of :mod:`bridge._core.waiting`: an outcome that
+arrives tells the head of the line, the head takes it when it runs, so a reader that is killed in between
+loses nothing.
+
+*Exceptions.* An outcome is a value, or a :class:`_Raised`, which ``next()`` takes like any other and then
+raises: so what a job raised comes out once, where its value would have, and the next call goes on behind it.
+A killed job gave its GreenletExit as a value, as everywhere. An error of the input is an outcome, too: in the
+place of the job that could not be started, or at once where there is no order. So is the GreenletExit of an
+iterator that was killed, for its readers must not take it for the end.
 
 *The end.* Nothing more comes when the feeder has ended (``_feeding`` is false) and no job is outstanding.
-An error of the input is filed like a result: in its place in order, or at once in arbitrary order.
+That is a state and not a message, so it holds for every reader and every call that comes later. (A mark
+for the end in a queue would be consumed by one call; the next one would wait for ever.)
 
 *Abandoned iterators.* A feeder that waits for credits is referred to by its own frames, which the garbage
 collector does not look into: it would stay for ever if its iterator were dropped half read. So the
 methods of pools hand out an :class:`Abandonable` in place of a bounded iterator, which the feeder does
 not know; when that goes, no credit can come any more, and the feeder ends where it waits for one. An
 unbounded feeder goes on to the end of its input, read or not, as in gevent.
-
-The way not taken is a queue with a mark for the end: a mark is consumed by one reader and one call, so
-the second reader, and the second call after the end, would wait for ever.
 """
 
 from __future__ import annotations
 
-import sys
-from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from functools import partial
 from operator import index as as_index
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 from greenlet import GreenletExit
 
-from ._core.callbacks import Callback
-from ._core.hub import get_hub
-from ._core.waiting import Link, Wait, WaitLine
+from ._core.waiting import Wait, WaitLine
+from ._ends import also
 from .greenlet import Greenlet
 
 if TYPE_CHECKING:
@@ -54,38 +58,31 @@ __all__ = ["IMap", "IMapUnordered"]
 
 R = TypeVar("R")
 
+#: There is no outcome in that place yet.
+_NONE: Any = object()
 
-class Failure:
-    """What stands in the place of a result when a job, or the input, raised.
 
-    ``exc`` is the exception; ``raise_exception``, if not None, a function that raises it with its
-    traceback.
-    """
+class _Raised:
+    """The outcome of a job that raised, or of an input that did."""
 
-    __slots__ = ("exc", "raise_exception")
+    __slots__ = ("_error", "_job")
 
-    def __init__(self, exc: BaseException, raise_exception: Callable[[], object] | None = None) -> None:
-        self.exc = exc
-        self.raise_exception = raise_exception
+    def __init__(self, error: BaseException, job: Any = None) -> None:
+        self._error = error
+        #: it raises its error by itself, with the right traceback
+        self._job = job
 
-    def throw(self) -> NoReturn:
+    def again(self) -> NoReturn:
         """Raise the exception."""
-        if self.raise_exception is not None:
-            self.raise_exception()
-        raise self.exc
+        if self._job is not None:
+            self._job.get()
+        raise self._error
 
 
-def _outcome(job: Any) -> Any:
-    """The value of a finished job that is no greenlet (a result of a thread pool), or its Failure."""
-    if job.successful():
-        return job.value
-    return Failure(job.exception, job.get)
-
-
-def _as_maxsize(maxsize: object) -> int | None:
-    """``maxsize`` as a positive number, None for no limit."""
+def _as_limit(maxsize: object) -> int:
+    """``maxsize`` as a number; 0 for no limit."""
     if not maxsize:
-        return None
+        return 0
     try:
         number = as_index(maxsize)  # type: ignore[arg-type]
     except TypeError:
@@ -100,65 +97,24 @@ def _as_maxsize(maxsize: object) -> int | None:
     return number
 
 
-class BatchLink(Link):
-    """Has the hub call ``receive(source)`` for each greenlet that ends, one callback for many of them.
-
-    Those that end one after another share the callback that is last in the ready queue. So each is received
-    where a callback of its own would have been: in which order greenlets start, and results come,
-    depends on that, and is that of gevent. (Acting when told would be cheaper still, and wrong in this.)
-    """
-
-    __slots__ = ("receive",)
-
-    def __init__(self, receive: Callable[[Any], object]) -> None:
-        self.receive = receive
-
-    def notify(self, source: Any) -> None:
-        try:
-            engine = source.parent.loop
-        except AttributeError:  # no child of the hub: a program may set parents
-            engine = get_hub().loop
-        if engine.thread_ident != get_ident():  # killed by another thread before it began
-            engine.append_threadsafe(Callback(_deliver, ([(self.receive, source)],)))
-            return
-        ready = engine.ready
-        if ready and type(last := ready[-1]) is Callback and last.callback is _deliver and last.args:
-            last.args[0].append((self.receive, source))
-        else:
-            engine.call(_deliver, [(self.receive, source)])
-
-    __call__ = notify  # for what has a rawlink() of its own kind
-
-
-def _deliver(ended: list[tuple[Callable[[Any], object], Any]]) -> None:
-    """In the hub."""
-    for receive, source in ended:
-        try:
-            receive(source)
-        except BaseException:
-            get_hub().handle_error((receive, source), *sys.exc_info())
-
-
 class IMapUnordered(Greenlet[None], Generic[R]):
     """Iterator over the results of jobs, in the order in which they finish.
 
     It is the greenlet that starts the jobs, itself to be started with ``spawn``, as in
     ``IMapUnordered.spawn(func, iterable, spawn=pool.spawn)``.
 
-    ``func`` is called with each item of ``iterable`` (with ``*item`` if ``_zipped``) by way of
-    ``spawn(func, item)``, whose result has ``rawlink``, ``successful``, ``value`` and ``exception``. With a
-    ``maxsize`` other than None and 0, no more than that many finished results accumulate: further jobs
-    are started as results are taken.
+    :param func: called with each item of ``iterable``, with ``*item`` if ``_zipped``, by way of
+        ``spawn(func, item)``.
+    :param spawn: starts a job; may block while there is no room. What it returns has ``rawlink``,
+        ``successful``, ``value``, ``exception`` and ``get``.
+    :param maxsize: no more than that many finished results accumulate: further jobs are started as results
+        are taken. None or 0: no limit. ValueError if negative, TypeError if no integer.
 
     ``next()`` blocks the greenlet until a result is there. It raises what a job raised, and may then be
     called again; what the input raised; ``GreenletExit`` if the iterator was killed; and StopIteration
-    after the last result. Several greenlets of one thread may read from one iterator. An interrupted
-    ``next()`` loses no result.
-
-    Raises ValueError for a negative and TypeError for a non-integer ``maxsize``.
+    after the last result. An interrupted ``next()`` loses no result. Several greenlets of one thread may
+    read from one iterator; a coroutine only in a portal.
     """
-
-    _results: Any  # a deque here, a dict in IMap
 
     def __init__(
         self,
@@ -168,61 +124,73 @@ class IMapUnordered(Greenlet[None], Generic[R]):
         maxsize: int | None = None,
         _zipped: bool = False,
     ) -> None:
-        limit = _as_maxsize(maxsize)
+        limit = _as_limit(maxsize)
         super().__init__()
-        self._func: Callable[..., R] | None = func
-        self._iterable: Iterable[Any] | None = iterable
-        self._spawn_job: Callable[..., Any] | None = spawn
-        self._zipped = _zipped
-        self._bounded = limit is not None
-        self._credits = limit or 0
+        self._source: tuple[Callable[..., R], Iterable[Any], Callable[..., Any], bool] | None
+        self._source = func, iterable, spawn, _zipped
+        self._bounded = limit > 0
+        self._credits = limit
         self._credit_wait: Wait | None = None
         self._abandoned = False
         self._readers = WaitLine()
         self._outstanding = 0
         self._feeding = True
-        self._results = self._make_results()
+        self._filed: Any = self._cabinet()
         # killed before it has begun, the feeder never gets to _run
         self.rawlink(self._on_feeder_end)
-
-    def _make_results(self) -> Any:
-        return deque()
 
     @property
     def queue(self) -> Sized:
         """The finished results that nobody has taken yet."""
-        return self._results  # type: ignore[no-any-return]
+        return self._filed  # type: ignore[no-any-return]
+
+    # -- where outcomes are filed, and taken from: what the other class overrides -------------------
+
+    def _cabinet(self) -> Any:
+        return deque()
+
+    def _readable(self) -> bool:
+        """Is the outcome there that is to be read next?"""
+        return bool(self._filed)
+
+    def _file_error(self, place: int, error: BaseException) -> None:
+        self._filed.append(_Raised(error))
+
+    def _on_end(self, place: int, job: Any) -> None:
+        # in the hub
+        self._outstanding -= 1
+        self._filed.append(job.value if job.successful() else _Raised(job.exception, job))
+        line = self._readers
+        if line and not line[0].woken:  # line.tell() without the call
+            line[0].wake()
+
+    def __next__(self) -> R:
+        """The next result. Blocks the greenlet."""
+        if self._bounded:
+            self._add_credit()
+        filed = self._filed
+        if not filed:
+            self._await_outcome()
+        outcome = filed.popleft()
+        if type(outcome) is _Raised:
+            outcome.again()
+        return outcome  # type: ignore[no-any-return]
 
     # -- reading --------------------------------------------------------------------------------
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> R:
-        """The next result. Blocks the greenlet."""
-        if self._bounded:
-            self._add_credit()
-        results = self._results
-        if not results:
-            self._await_result()
-        result = results.popleft()
-        if type(result) is Failure:
-            result.throw()
-        return result  # type: ignore[no-any-return]
-
     def next(self) -> R:
         """The same as ``next(self)``."""
         return self.__next__()
 
-    def _available(self) -> bool:
-        return bool(self._results)
-
-    def _await_result(self) -> None:
-        """Block until a result can be taken; StopIteration if there will be none."""
+    def _await_outcome(self) -> None:
+        """Block until an outcome can be taken; StopIteration if there will be none."""
         line = self._readers
         enter = line.append
         try:
-            while not self._available():
+            while not self._readable():
                 if not self._feeding and self._outstanding <= 0:
                     raise StopIteration
                 wait = Wait()
@@ -239,7 +207,7 @@ class IMapUnordered(Greenlet[None], Generic[R]):
         finally:
             line.tell()  # whoever comes next looks for himself whether there is more
 
-    # -- feeding --------------------------------------------------------------------------------
+    # -- credits --------------------------------------------------------------------------------
 
     def _add_credit(self) -> None:
         self._credits += 1
@@ -268,65 +236,38 @@ class IMapUnordered(Greenlet[None], Generic[R]):
             except RuntimeError:
                 pass  # the loop is closed, and the feeder lost with it
 
+    # -- feeding --------------------------------------------------------------------------------
+
     def _run(self) -> None:
-        func, iterable, spawn = self._func, self._iterable, self._spawn_job
-        assert func is not None and iterable is not None and spawn is not None
-        self._func = self._iterable = self._spawn_job = None  # what they refer to may end with the feeder
+        assert self._source is not None
+        func, iterable, spawn, zipped = self._source
+        self._source = None  # what that refers to may end with the feeder
+        on_end = self._on_end
+        place = 0
         try:
-            self._feed(func, iterable, spawn)
-        except BaseException as exc:
-            self._end_feeding(exc)
+            for item in iterable:
+                if self._bounded:
+                    self._take_credit()
+                job = spawn(func, *item) if zipped else spawn(func, item)
+                also(job, on_end, place)
+                self._outstanding += 1
+                place += 1
+        except BaseException as error:
+            self._end_feeding(place, error)
             raise
-        self._end_feeding(None)
+        self._end_feeding(place)
 
-    def _feed(self, func: Callable[..., R], iterable: Iterable[Any], spawn: Callable[..., Any]) -> None:
-        """Start a job for each item. Blocks for want of credits and where ``spawn`` does."""
-        zipped, bounded = self._zipped, self._bounded
-        link = BatchLink(self._on_result)
-        for item in iterable:
-            if bounded:
-                self._take_credit()
-            job = spawn(func, *item) if zipped else spawn(func, item)
-            rawlink = job.rawlink
-            self._outstanding += 1
-            # what is no greenlet may be set by another thread: have the hub of this one call back
-            rawlink(link if isinstance(job, Greenlet) else self._on_other_result)
-
-    def _on_result(self, job: Greenlet[Any]) -> None:
-        # in the hub
-        self._outstanding -= 1
-        exception = job._exception
-        self._results.append(job.value if exception is None else Failure(exception, job.get))
-        if (line := self._readers) and (not line[0].woken or not self._outstanding):
-            self._tell_readers()
-
-    def _on_other_result(self, job: Any) -> None:
-        # in the hub
-        self._outstanding -= 1
-        self._results.append(_outcome(job))
-        self._tell_readers()
-
-    def _tell_readers(self) -> None:
-        if self._outstanding > 0 or self._feeding:
-            self._readers.tell()
-        else:
-            self._readers.wake_all()
-
-    def _file_error(self, failure: Failure) -> None:
-        self._results.append(failure)
-
-    def _end_feeding(self, error: BaseException | None) -> None:
+    def _end_feeding(self, place: int, error: BaseException | None = None) -> None:
         self._feeding = False
         if error is not None:
-            self._file_error(Failure(error))
-        self._tell_readers()
+            self._file_error(place, error)
+        self._readers.tell()
 
     def _on_feeder_end(self, _feeder: object) -> None:
         # in the hub
-        if self._feeding:
-            self._func = self._spawn_job = self._iterable = None
-            value: Any = self.value  # the GreenletExit that killed it
-            self._end_feeding(value if self.exception is None else self.exception)
+        if self._feeding:  # it never began
+            self._source = None
+            self._end_feeding(0, self.value if self.exception is None else self.exception)
 
 
 class IMap(IMapUnordered[R]):
@@ -335,72 +276,37 @@ class IMap(IMapUnordered[R]):
     Otherwise as :class:`IMapUnordered`. Results that are finished before their turn are kept.
     """
 
-    def __init__(
-        self,
-        func: Callable[..., R],
-        iterable: Iterable[Any],
-        spawn: Callable[..., Any],
-        maxsize: int | None = None,
-        _zipped: bool = False,
-    ) -> None:
-        self._started = 0  # jobs started so far
-        self._indices: dict[Any, int] = {}  # of the greenlets among the outstanding jobs
-        self.index = 0  # of the result to return next
-        super().__init__(func, iterable, spawn, maxsize, _zipped)
+    #: the place whose result is to be returned next
+    index = 0
 
-    def _make_results(self) -> Any:
+    def _cabinet(self) -> Any:
         return {}
+
+    def _readable(self) -> bool:
+        return self.index in self._filed
+
+    def _file_error(self, place: int, error: BaseException) -> None:
+        self._filed[place] = _Raised(error)
+
+    def _on_end(self, place: int, job: Any) -> None:
+        # in the hub
+        self._outstanding -= 1
+        self._filed[place] = job.value if job.successful() else _Raised(job.exception, job)
+        if place == self.index:  # else it is nobody's turn
+            self._readers.tell()
 
     def __next__(self) -> R:
         """The next result in the order of the input. Blocks the greenlet."""
         if self._bounded:
             self._add_credit()
-        results = self._results
-        if self.index not in results:
-            self._await_result()
-        result = results.pop(self.index)
+        outcome = self._filed.pop(self.index, _NONE)
+        if outcome is _NONE:
+            self._await_outcome()
+            outcome = self._filed.pop(self.index)
         self.index += 1
-        if type(result) is Failure:
-            result.throw()
-        return result  # type: ignore[no-any-return]
-
-    def _available(self) -> bool:
-        return self.index in self._results
-
-    def _feed(self, func: Callable[..., R], iterable: Iterable[Any], spawn: Callable[..., Any]) -> None:
-        zipped, bounded, indices = self._zipped, self._bounded, self._indices
-        link = BatchLink(self._on_result)
-        for item in iterable:
-            if bounded:
-                self._take_credit()
-            job = spawn(func, *item) if zipped else spawn(func, item)
-            rawlink = job.rawlink
-            index = self._started
-            self._started = index + 1
-            self._outstanding += 1
-            if isinstance(job, Greenlet):
-                indices[job] = index
-                rawlink(link)
-            else:
-                rawlink(partial(self._on_indexed_result, index))
-
-    def _on_result(self, job: Greenlet[Any]) -> None:
-        # in the hub
-        self._outstanding -= 1
-        exception = job._exception
-        index = self._indices.pop(job)
-        self._results[index] = job.value if exception is None else Failure(exception, job.get)
-        if self._readers and (index == self.index or not self._outstanding):
-            self._tell_readers()
-
-    def _on_indexed_result(self, index: int, job: Any) -> None:
-        # in the hub
-        self._outstanding -= 1
-        self._results[index] = _outcome(job)
-        self._tell_readers()
-
-    def _file_error(self, failure: Failure) -> None:
-        self._results[self._started] = failure
+        if type(outcome) is _Raised:
+            outcome.again()
+        return outcome  # type: ignore[no-any-return]
 
 
 class Abandonable(Generic[R]):

@@ -178,9 +178,7 @@ class AsyncResult(_Waitable, Generic[T]):
     May be linked to a greenlet (``greenlet.link(result)``). ``await result`` waits in a coroutine.
     """
 
-    __slots__ = ("_exc_info", "_imap_task_index", "_value")
-
-    _imap_task_index: int
+    __slots__ = ("_exc_info", "_value")
 
     def __init__(self) -> None:
         self._line = None

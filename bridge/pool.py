@@ -1,11 +1,24 @@
 """Groups and pools of greenlets.
 
-A :class:`Group` knows which of its greenlets are still running; a :class:`Pool` limits how many there are at
-a time. Both can be waited for and killed as a whole, and both map functions over data.
+Theory of operation
+===================
 
-The book-keeping of one greenlet is a place in a set, and a link, shared by all members, that takes it out
-again when it has ended: all that end in one round of the hub in one callback. Events exist only while
-somebody waits for the group: most groups fill and empty many times without being watched.
+A :class:`Group` knows which of its greenlets are still running. They are in a set, and a link that all of
+them share (:mod:`bridge._ends`) takes them out in the hub, shortly after they have ended: until then an ended
+greenlet is a member. Greenlets of the ``greenlet`` library have no links; such a member stays until it is
+taken out by hand.
+
+A :class:`Pool` has a number of *places*, the counter of a semaphore. Invariant: free places + members + those
+who have taken a place and are about to become members = size. Whoever fails in between gives his place back,
+and a member that leaves gives it back once, however often it is discarded.
+
+Who waits for a group waits for one of two states, "nobody is left" (``join``) and "nobody is dying"
+(``kill``, which then looks whether somebody has come meanwhile). There are events for them only while
+somebody waits: most groups fill and empty many times without being watched.
+
+*Mapping.* Whatever has a ``spawn`` can map functions over data, thread pools too: that is
+:class:`GroupMappingMixin`, which is told three things by those who use it: whether ``spawn`` may block now,
+whether waiting for a job here would be waiting for ourselves, and where callbacks are called.
 """
 
 from __future__ import annotations
@@ -18,8 +31,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.awaiting import await_
-from ._imap import Abandonable, BatchLink, IMap, IMapUnordered
-from ._killing import killall
+from ._core.hub import get_hub
+from ._ends import Ends
+from ._imap import Abandonable, IMap, IMapUnordered
+from ._killing import is_exception, killall
+from ._links import SpawnedLink
 from .event import Event
 from .greenlet import Greenlet, _is_async
 from .lock import DummySemaphore, Semaphore
@@ -29,19 +45,26 @@ __all__ = ["Group", "Pool", "PoolFull"]
 
 R = TypeVar("R")
 
+_NOTHING: tuple[Any, ...] = ()
+_NO_NAMES: dict[str, Any] = {}
+
+
+class pass_value(SpawnedLink):
+    """A link that calls back with the *value* of a greenlet, in a greenlet of its own; not if it failed."""
+
+    __slots__ = ()
+
+    def __call__(self, source: Any) -> None:
+        if source.successful():
+            greenlet(self.callback, get_hub()).switch(source.value)
+
 
 class GroupMappingMixin:
     """The mapping methods of groups, pools and thread pools.
 
-    A subclass defines
-
-    - ``spawn(func, *args, **kwargs)``, which starts ``func`` and returns something with ``get`` (blocks for
-      the result) and ``rawlink`` (has a callback called when it is there). It may block while there is
-      no room.
-    - ``_apply_immediately()``: shall :meth:`apply` call the function itself, here and now?
-    - ``_apply_async_use_greenlet()``: true if ``spawn`` would block, so that :meth:`apply_async` must leave
-      it to a greenlet of its own.
-    - ``_apply_async_cb_spawn(callback, result)``: call ``callback(result)``, now or later.
+    A subclass defines ``spawn(func, *args, **kwargs)``, which starts ``func`` and returns something with
+    ``get`` (blocks for the result) and ``rawlink`` (has a callback called when it is there), and which may
+    block while there is no room; and the three methods below that raise here.
     """
 
     __slots__ = ()
@@ -49,11 +72,20 @@ class GroupMappingMixin:
     if TYPE_CHECKING:
 
         def spawn(self, *args: Any, **kwargs: Any) -> Any: ...
-        def _apply_immediately(self) -> bool: ...
-        def _apply_async_use_greenlet(self) -> bool: ...
-        def _apply_async_cb_spawn(self, callback: Callable[[Any], object], result: Any) -> None: ...
 
     # Greenlet, IMap and IMapUnordered are looked up in this module at each use: tracing tools replace them.
+
+    def _waits_for_itself(self) -> bool:
+        """Would whoever waits here for a job occupy the room that the job needs?"""
+        raise NotImplementedError(f"{type(self).__name__} must define _waits_for_itself()")
+
+    def _may_block(self) -> bool:
+        """Might ``spawn`` block now?"""
+        raise NotImplementedError(f"{type(self).__name__} must define _may_block()")
+
+    def _call_back(self, callback: Callable[[Any], object], value: Any) -> None:
+        """Call ``callback(value)``, here or in a greenlet."""
+        raise NotImplementedError(f"{type(self).__name__} must define _call_back()")
 
     def apply(
         self,
@@ -66,16 +98,15 @@ class GroupMappingMixin:
         In a greenlet that is itself a member, ``func`` is called at once and in place, as a full pool could
         never get to it. Raises what ``func`` raises. Blocks the greenlet.
         """
-        if args is None:
-            args = ()
-        if kwds is None:
-            kwds = {}
-        if self._apply_immediately():
-            value: Any = func(*args, **kwds)
-            if type(value) is CoroutineType and _is_async(func):
-                value = await_(value)  # as a greenlet would
-            return value  # type: ignore[no-any-return]
-        return self.spawn(func, *args, **kwds).get()  # type: ignore[no-any-return]
+        if not self._waits_for_itself():
+            return self._begin(func, args, kwds).get()  # type: ignore[no-any-return]
+        value: Any = func(*_NOTHING if args is None else args, **_NO_NAMES if kwds is None else kwds)
+        if type(value) is CoroutineType and _is_async(func):
+            value = await_(value)  # as a greenlet would
+        return value  # type: ignore[no-any-return]
+
+    def _begin(self, func: Callable[..., Any], args: Any, kwds: Any) -> Any:
+        return self.spawn(func, *_NOTHING if args is None else args, **_NO_NAMES if kwds is None else kwds)
 
     def apply_cb(
         self,
@@ -89,10 +120,10 @@ class GroupMappingMixin:
         Groups and pools call it in a greenlet of its own, which they do not track; a thread pool
         calls it before this method returns. Blocks the greenlet.
         """
-        result = self.apply(func, args, kwds)
+        value = self.apply(func, args, kwds)
         if callback is not None:
-            self._apply_async_cb_spawn(callback, result)
-        return result
+            self._call_back(callback, value)
+        return value
 
     def apply_async(
         self,
@@ -106,15 +137,15 @@ class GroupMappingMixin:
         A ``callback`` gets the result once it is there, unless ``func`` raised. Never blocks, even if
         the group is full. Wait for the greenlet, not for the group: it need not be a member.
         """
-        if args is None:
-            args = ()
-        if kwds is None:
-            kwds = {}
-        if self._apply_async_use_greenlet():
-            return Greenlet.spawn(self.apply_cb, func, args, kwds, callback)
-        job: Greenlet[R] = self.spawn(func, *args, **kwds)
-        if callback is not None:
-            job.link(pass_value(callback))
+        job: Greenlet[R]
+        if self._may_block():
+            # somebody else shall wait for room
+            job = Greenlet(self.apply_cb, func, args, kwds, callback)
+            job.start()
+        else:
+            job = self._begin(func, args, kwds)
+            if callback is not None:
+                job.rawlink(pass_value(callback))
         return job
 
     def map(self, func: Callable[..., R], iterable: Iterable[Any]) -> list[R]:
@@ -123,12 +154,7 @@ class GroupMappingMixin:
         The jobs run at the same time, as many as there is room for. Raises what the first job (in order)
         that failed raised, or the iterable; the other jobs run on. Blocks the greenlet.
         """
-        return Greenlet.spawn(self._map_here, func, iterable).get()
-
-    def _map_here(self, func: Callable[..., R], iterable: Iterable[Any]) -> list[R]:
-        spawn = self.spawn
-        jobs = [spawn(func, item) for item in iterable]
-        return [job.get() for job in jobs]
+        return self._mapper(func, iterable).get()
 
     def map_cb(
         self,
@@ -137,10 +163,10 @@ class GroupMappingMixin:
         callback: Callable[[list[R]], object] | None = None,
     ) -> list[R]:
         """As :meth:`map`, and call ``callback`` with the list before returning it. Blocks the greenlet."""
-        result = self.map(func, iterable)
+        values = self.map(func, iterable)
         if callback is not None:
-            callback(result)
-        return result
+            callback(values)
+        return values
 
     def map_async(
         self,
@@ -149,7 +175,22 @@ class GroupMappingMixin:
         callback: Callable[[list[R]], object] | None = None,
     ) -> Greenlet[list[R]]:
         """As :meth:`map_cb`, but return at once a greenlet whose value will be the list."""
-        return Greenlet.spawn(self.map_cb, func, iterable, callback)
+        return self._mapper(func, iterable, callback)
+
+    def _mapper(
+        self, func: Callable[..., R], iterable: Iterable[Any], callback: Callable[..., object] | None = None
+    ) -> Greenlet[list[R]]:
+        """A greenlet, not a member, that starts the jobs and waits for all of them."""
+        spawn = self.spawn
+
+        def collect() -> list[R]:
+            jobs = [spawn(func, item) for item in iterable]
+            values = [job.get() for job in jobs]
+            if callback is not None:
+                callback(values)
+            return values
+
+        return Greenlet.spawn(collect)
 
     def imap(self, func: Callable[..., R], *iterables: Iterable[Any], maxsize: int | None = None) -> IMap[R]:
         """An iterator over ``func(*items)`` for the items of ``iterables`` in parallel, in order.
@@ -163,19 +204,21 @@ class GroupMappingMixin:
         again. Does not block; ``next()`` does. Raises TypeError if one of ``iterables`` is none, or for
         a ``maxsize`` that is no integer, and ValueError for a negative one.
         """
-        it: IMap[R] = IMap.spawn(
-            func, zip(*iterables, strict=False), spawn=self.spawn, _zipped=True, maxsize=maxsize
-        )
-        return Abandonable(it) if maxsize else it  # type: ignore[return-value]
+        return self._iterator(IMap, func, iterables, maxsize)  # type: ignore[no-any-return]
 
     def imap_unordered(
         self, func: Callable[..., R], *iterables: Iterable[Any], maxsize: int | None = None
     ) -> IMapUnordered[R]:
         """As :meth:`imap`, with the results in the order in which the jobs finish."""
-        it: IMapUnordered[R] = IMapUnordered.spawn(
-            func, zip(*iterables, strict=False), spawn=self.spawn, _zipped=True, maxsize=maxsize
-        )
-        return Abandonable(it) if maxsize else it  # type: ignore[return-value]
+        return self._iterator(IMapUnordered, func, iterables, maxsize)  # type: ignore[no-any-return]
+
+    def _iterator(
+        self, cls: Any, func: Callable[..., Any], iterables: tuple[Iterable[Any], ...], maxsize: int | None
+    ) -> Any:
+        alone = len(iterables) == 1
+        items: Iterable[Any] = iter(iterables[0]) if alone else zip(*iterables, strict=False)
+        made = cls.spawn(func, items, spawn=self.spawn, _zipped=not alone, maxsize=maxsize)
+        return Abandonable(made) if maxsize else made
 
 
 class Group(GroupMappingMixin):
@@ -183,7 +226,7 @@ class Group(GroupMappingMixin):
 
     ``Group()`` or ``Group(greenlets)``. ``len``, ``in`` and iteration (in no particular order) tell who is
     in it; an empty group is false. Raises AssertionError for more than one argument and TypeError for
-    what is no iterable of greenlets.
+    what is no iterable of greenlets. For the greenlets and the coroutines of one thread.
     """
 
     #: What :meth:`spawn` makes; may be changed in a subclass, on the class and on an instance.
@@ -196,7 +239,7 @@ class Group(GroupMappingMixin):
         self.greenlets: set[greenlet] = set()
         #: members that were killed and have not ended yet; nobody is killed twice
         self.dying: set[greenlet] = set()
-        self._link: BatchLink | None = None  # while there are members: an empty group is in no cycle
+        self._link: Ends | None = None  # while there are members: an empty group is in no cycle
         self._emptied: Event | None = None  # set when nobody is left
         self._buried: Event | None = None  # set when nobody is dying
         if args:
@@ -210,7 +253,7 @@ class Group(GroupMappingMixin):
                 self._track(member)
 
     def __repr__(self) -> str:
-        return f"<{self.__class__.__name__} at {id(self):#x} {self.greenlets}>"
+        return f"<{type(self).__name__} at {id(self):#x} {self.greenlets}>"
 
     def __len__(self) -> int:
         return len(self.greenlets)
@@ -233,17 +276,18 @@ class Group(GroupMappingMixin):
             self._track(greenlet)
 
     def _track(self, member: greenlet) -> None:
-        rawlink = getattr(member, "rawlink", None)
-        if rawlink is None:
+        try:
+            rawlink = member.rawlink  # type: ignore[attr-defined]
+        except AttributeError:
             if not isinstance(member, greenlet):
                 raise TypeError(
                     f"{type(self).__name__}.add({member!r}): not a greenlet; spawn(function, *args) runs one"
-                )
+                ) from None
             self.greenlets.add(member)  # the main greenlet, for example: it stays until it is discarded
             return
         link = self._link
         if link is None:
-            link = self._link = BatchLink(self._discard)
+            link = self._link = Ends(self._discard)
         self.greenlets.add(member)
         try:
             rawlink(link)
@@ -252,13 +296,12 @@ class Group(GroupMappingMixin):
             raise
 
     def _discard(self, greenlet: greenlet) -> None:
-        """A member has ended, or is no longer to be tracked."""
-        try:
-            self.greenlets.remove(greenlet)
-        except KeyError:
-            return
-        if not self.greenlets or self.dying:
-            self._departed(greenlet)
+        """A member has ended, or is no longer to be tracked. Nothing if it is none. Subclasses extend it."""
+        members = self.greenlets
+        if greenlet in members:
+            members.remove(greenlet)
+            if self.dying or not members:
+                self._departed(greenlet)
 
     def _departed(self, member: greenlet) -> None:
         """``member`` has left: tell those who wait for the last one or for the last dying one."""
@@ -278,12 +321,11 @@ class Group(GroupMappingMixin):
         """Stop tracking ``greenlet``; nothing if it is not a member. Does not block."""
         link = self._link
         self._discard(greenlet)
-        unlink = getattr(greenlet, "unlink", None)
-        if unlink is not None and link is not None:
-            unlink(link)
+        if link is not None:
+            link.leave(greenlet)
 
     def start(self, greenlet: Greenlet[Any]) -> None:
-        """Track ``greenlet``, which has not been started, and start it."""
+        """Track ``greenlet``, which has not been started, and start it. Does not block."""
         self.add(greenlet)
         greenlet.start()
 
@@ -292,9 +334,9 @@ class Group(GroupMappingMixin):
 
         ``Pool.spawn`` blocks while the pool is full.
         """
-        greenlet = self.greenlet_class(*args, **kwargs)
-        self.start(greenlet)
-        return greenlet
+        member = self.greenlet_class(*args, **kwargs)
+        self.start(member)
+        return member
 
     def full(self) -> bool:
         """False: there is always room in a group."""
@@ -313,13 +355,12 @@ class Group(GroupMappingMixin):
         a greenlet ended with while this was waiting is raised afterwards; of several, any one.
         Blocks the greenlet.
         """
-        watched = list(self.greenlets) if raise_error else ()
+        watched = tuple(self.greenlets) if raise_error else ()
         emptied = True
         if self.greenlets:
-            event = self._emptied
-            if event is None:
-                event = self._emptied = Event()
-            emptied = bool(event.wait(timeout))
+            if self._emptied is None:
+                self._emptied = Event()
+            emptied = self._emptied.wait(timeout)
         for member in watched:
             if getattr(member, "exception", None) is not None:
                 member.get()  # type: ignore[attr-defined]
@@ -336,34 +377,31 @@ class Group(GroupMappingMixin):
         With ``block`` wait until the group is empty, at most ``timeout`` seconds; those who join while
         this is waiting are killed too. Returns None in any case: ``len(group)`` tells who is left. Nobody
         is killed twice. Members that are no ``Greenlet`` but plain greenlets leave the group at once.
+        TypeError if ``exception`` is none.
         """
-        if not block:
-            self._kill_members(exception)
+        self._condemn(self.greenlets - self.dying, exception)
+        if not block or not self.dying:
             return
-        started = not (isinstance(timeout, Timeout) and timeout.pending)
-        timer = Timeout.start_new(timeout)
+        # one limit for as many waits as it takes; that of the caller, if he has started it already
+        limit = timeout if isinstance(timeout, Timeout) and timeout.pending else Timeout.start_new(timeout)
         try:
-            while self.greenlets:
-                self._kill_members(exception)
-                if self.dying:
-                    event = self._buried
-                    if event is None:
-                        event = self._buried = Event()
-                    event.wait()
-        except Timeout as raised:
-            if raised is not timer:
-                raise
+            while self._await_burial(limit) and self.greenlets:
+                self._condemn(self.greenlets - self.dying, exception)
         finally:
-            if started:
-                timer.cancel()
+            if limit is not timeout or not isinstance(timeout, Timeout):
+                limit.cancel()
 
-    def _kill_members(self, exception: type[BaseException] | BaseException) -> None:
-        self._kill(self.greenlets - self.dying, exception)
+    def _await_burial(self, limit: Timeout) -> bool:
+        """Wait until nobody is dying; False if the time was over before."""
+        if not self.dying:
+            return True
+        if self._buried is None:
+            self._buried = Event()
+        return self._buried.wait(limit)
 
-    def _kill(self, members: set[greenlet], exception: type[BaseException] | BaseException) -> None:
-        if not isinstance(exception, BaseException) and not (
-            isinstance(exception, type) and issubclass(exception, BaseException)
-        ):
+    def _condemn(self, members: set[greenlet], exception: type[BaseException] | BaseException) -> None:
+        """Have ``exception`` raised in ``members`` soon."""
+        if not is_exception(exception):
             raise TypeError(
                 f"{type(self).__name__}.kill(exception={exception!r}): an exception class or instance "
                 "is needed"
@@ -384,23 +422,23 @@ class Group(GroupMappingMixin):
     ) -> None:
         """Kill ``greenlet`` if it is a member that has not been killed yet.
 
-        With ``block`` wait until it has ended, at most ``timeout`` seconds.
+        With ``block`` wait until it has ended, at most ``timeout`` seconds; returns None in any case.
         """
         if greenlet in self.greenlets and greenlet not in self.dying:
-            self._kill({greenlet}, exception)
+            self._condemn({greenlet}, exception)
             if block and isinstance(greenlet, Greenlet):
                 greenlet.join(timeout)
 
     # -- what the mapping methods ask ------------------------------------------------------------
 
-    def _apply_immediately(self) -> bool:
+    def _waits_for_itself(self) -> bool:
         return getcurrent() in self
 
-    def _apply_async_cb_spawn(self, callback: Callable[[Any], object], result: Any) -> None:
-        Greenlet.spawn(callback, result)
-
-    def _apply_async_use_greenlet(self) -> bool:
+    def _may_block(self) -> bool:
         return self.full()
+
+    def _call_back(self, callback: Callable[[Any], object], value: Any) -> None:
+        Greenlet.spawn(callback, value)
 
 
 class PoolFull(QueueFull):
@@ -410,20 +448,19 @@ class PoolFull(QueueFull):
 class Pool(Group):
     """A group of at most ``size`` greenlets; to add another one blocks until there is room.
 
-    ``size``: None for no limit; 0 for a pool that never has room. ``greenlet_class``: what :meth:`spawn`
-    makes instead of ``Greenlet``. Raises ValueError for a negative ``size`` and TypeError for one that is
-    no number.
+    :param size: None for no limit; 0 for a pool that never has room. ValueError if negative, TypeError if it
+        is no number.
+    :param greenlet_class: what :meth:`spawn` makes instead of ``Greenlet``.
     """
 
     def __init__(self, size: int | None = None, greenlet_class: type[Greenlet[Any]] | None = None) -> None:
-        if size is not None:
-            size = _as_size(type(self).__name__, size)
         super().__init__()
-        self.size = size
+        self.size = size if size is None else _as_size(type(self).__name__, size)
+        #: the free places; its counter may be changed together with ``size``, as celery does
+        self._semaphore: Semaphore | DummySemaphore
+        self._semaphore = DummySemaphore() if self.size is None else Semaphore(self.size)
         if greenlet_class is not None:
             self.greenlet_class = greenlet_class
-        # Invariant: its counter + len(self) + those between acquire and _track = size
-        self._semaphore: Semaphore | DummySemaphore = DummySemaphore() if size is None else Semaphore(size)
 
     def wait_available(self, timeout: float | Timeout | None = None) -> int:
         """Block until there is room, at most ``timeout`` seconds.
@@ -438,9 +475,8 @@ class Pool(Group):
 
     def free_count(self) -> int:
         """How many more members there is room for, approximately; 1 where there is no limit."""
-        if self.size is None:
-            return 1
-        return max(0, self.size - len(self.greenlets))
+        size = self.size
+        return 1 if size is None else max(size - len(self.greenlets), 0)
 
     def start(
         self, greenlet: Greenlet[Any], blocking: bool = True, timeout: float | Timeout | None = None
@@ -455,32 +491,33 @@ class Pool(Group):
         Blocks until there is room, at most ``timeout`` seconds, or not at all if ``blocking`` is false; then
         raises PoolFull. Better not add a greenlet that has been started: it runs on while this waits.
         """
-        if greenlet in self.greenlets:
+        members = self.greenlets
+        if greenlet in members:
             return
-        semaphore = self._semaphore
-        if not semaphore.acquire(blocking, timeout):
+        places = self._semaphore
+        if not places.acquire(blocking, timeout):
             raise PoolFull(
                 f"Pool.add({greenlet!r}): no room among {self.size} greenlets"
                 f"{f' within {timeout} seconds' if blocking else ''}; "
                 "wait longer, make the pool larger, or wait_available() first"
             )
-        if greenlet in self.greenlets:  # added by somebody else while we waited
-            semaphore.release()
-            return
         try:
-            self._track(greenlet)
+            # somebody else may have added it while we waited
+            if greenlet not in members:
+                self._track(greenlet)
+                return
         except BaseException:
-            semaphore.release()
+            places.release()
             raise
+        places.release()
 
     def _discard(self, greenlet: greenlet) -> None:
-        try:
-            self.greenlets.remove(greenlet)
-        except KeyError:
-            return  # its place was given back when it was discarded
-        if not self.greenlets or self.dying:
-            self._departed(greenlet)
-        self._semaphore.release()
+        members = self.greenlets
+        if greenlet in members:  # else its place was given back when it was discarded
+            members.remove(greenlet)
+            if self.dying or not members:
+                self._departed(greenlet)
+            self._semaphore.release()
 
 
 def _as_size(name: str, size: Any) -> int:
@@ -490,34 +527,4 @@ def _as_size(name: str, size: Any) -> int:
         raise TypeError(f"{name}(size={size!r}): size must be a number, or None for no limit") from None
     if number < 0:
         raise ValueError(f"{name}(size={size!r}): size must not be negative; pass None for no limit")
-    return number
-
-
-class pass_value:
-    """A link that calls ``callback`` with the value of what it is linked to, if that has succeeded.
-
-    It equals ``callback``, so that ``unlink(callback)`` finds it, and has its attributes.
-    """
-
-    __slots__ = ("callback",)
-
-    def __init__(self, callback: Callable[[Any], object]) -> None:
-        self.callback = callback
-
-    def __call__(self, source: Any) -> None:
-        if source.successful():
-            self.callback(source.value)
-
-    def __eq__(self, other: object) -> bool:
-        return bool(self.callback == (other.callback if isinstance(other, pass_value) else other))
-
-    def __hash__(self) -> int:
-        return hash(self.callback)
-
-    def __repr__(self) -> str:
-        return repr(self.callback)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "callback":  # not set yet: a copy is being made
-            raise AttributeError(name)
-        return getattr(self.callback, name)
+    return int(number)

@@ -270,14 +270,14 @@ class ThreadPool(GroupMappingMixin):
         """:meth:`apply`; ``expected_errors`` is ignored. For old programs."""
         return self.apply(function, args, kwargs)
 
-    def _apply_immediately(self) -> bool:
+    def _waits_for_itself(self) -> bool:
         return get_ident() != self._thread
 
-    def _apply_async_use_greenlet(self) -> bool:
+    def _may_block(self) -> bool:
         return True  # spawn may block
 
-    def _apply_async_cb_spawn(self, callback: Callable[[Any], object], result: Any) -> None:
-        callback(result)
+    def _call_back(self, callback: Callable[[Any], object], value: Any) -> None:
+        callback(value)
 
     # -- end ------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import pytest
 
 import bridge
 import bridge.pool
-from bridge._imap import Failure, IMap, IMapUnordered
+from bridge._imap import IMap, IMapUnordered
 from bridge.event import AsyncResult, Event
 from bridge.lock import DummySemaphore, Semaphore
 from bridge.pool import Group, GroupMappingMixin, Pool, PoolFull, pass_value
@@ -1083,16 +1083,53 @@ def test_replaced_iterator_classes_are_used(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(it) == [1, 4]
 
 
-def test_failure_raises() -> None:
-    with pytest.raises(Expected):
-        Failure(Expected()).throw()
+@pytest.mark.parametrize("name", IMAPS)
+def test_an_error_comes_with_the_traceback_of_its_job(name: str, errors: Errors) -> None:
+    it = getattr(Pool(2), name)(fail, [1])
+    with pytest.raises(Expected) as caught:
+        next(it)
+    assert caught.traceback[-1].name == "fail"
 
-    def other() -> None:
-        raise KeyError
 
-    failure = Failure(Expected(), other)
-    with pytest.raises(KeyError):
-        failure.throw()
+@pytest.mark.parametrize("name", IMAPS)
+def test_a_job_that_its_pool_no_longer_tracks_still_has_a_result(name: str) -> None:
+    pool = Pool(2)
+    gates = [Event(), Event()]
+    it = getattr(pool, name)(lambda i: gates[i].wait() and i, range(2))
+    settle()
+    for job in list(pool):
+        pool.discard(job)
+    assert pool._semaphore.counter == 2
+    for gate in gates:
+        gate.set()
+    assert list(it) == [0, 1]
+    assert pool._semaphore.counter == 2
+
+
+@pytest.mark.parametrize("name", IMAPS)
+def test_a_job_of_two_groups_has_one_result(name: str) -> None:
+    pool, other = Pool(2), Group()
+
+    class Both(bridge.Greenlet):
+        def start(self) -> None:
+            other.add(self)
+            super().start()
+
+    pool.greenlet_class = Both
+    assert list(getattr(pool, name)(square, range(5))) == [0, 1, 4, 9, 16]
+    assert not other
+    assert not pool
+
+
+@pytest.mark.parametrize("name", IMAPS)
+def test_an_account_that_fails_loses_no_result(name: str, errors: Errors) -> None:
+    class Broken(Group):
+        def _discard(self, greenlet: Any) -> None:
+            super()._discard(greenlet)
+            raise Expected
+
+    assert list(getattr(Broken(), name)(square, range(3))) == [0, 1, 4]
+    assert [type(error) for _, error in errors] == [Expected] * 3
 
 
 def test_the_mixin_needs_four_methods_only() -> None:
@@ -1100,13 +1137,13 @@ def test_the_mixin_needs_four_methods_only() -> None:
         def spawn(self, func: Any, *args: Any, **kwargs: Any) -> Any:
             return bridge.spawn(func, *args, **kwargs)
 
-        def _apply_immediately(self) -> bool:
+        def _waits_for_itself(self) -> bool:
             return False
 
-        def _apply_async_use_greenlet(self) -> bool:
+        def _may_block(self) -> bool:
             return True
 
-        def _apply_async_cb_spawn(self, callback: Any, result: Any) -> None:
+        def _call_back(self, callback: Any, result: Any) -> None:
             callback(result)
 
     direct = Direct()
