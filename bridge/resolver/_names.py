@@ -10,6 +10,22 @@ the system as if the host were a number. Only if the answer is "no such host" th
 in the hosts file, then by the subclass. Its addresses are given to the system again, as numbers.
 
 What is left to write here is the order of addresses, for which there is no function of the system.
+
+*Errors.* Programs look at the number of an error: a mail server tries again after EAI_AGAIN and gives up
+after EAI_NONAME. Libraries have several dozen reasons for having found nothing; a subclass makes one of four
+of each, by the question what it tells about the name:
+
+================  ==================================================  ========================================
+`error_no_name`   there is none                                       NXDOMAIN; what can't be a name
+`error_no_data`   it exists, but not with what was asked for          an empty answer
+`error_again`     nothing: nobody who knows has answered              time-out, SERVFAIL, REFUSED, closed
+`error_fail`      nothing, and to ask again won't help                a malformed answer, if the library tells
+================  ==================================================  ========================================
+
+`gethostbyaddr` has errors of another kind (``herror``), of which it needs two: "try again" for `error_again`,
+and "unknown host" for all others. And `getnameinfo` has a way out: who has not asked for a name at any price
+(NI_NAMEREQD) gets the number. Where one family has an address and the look-up of the other has failed, that
+is an answer and no error.
 """
 
 from __future__ import annotations
@@ -33,6 +49,10 @@ _AI_CANONNAME = _socket.AI_CANONNAME
 _AI_NUMERICHOST = _socket.AI_NUMERICHOST
 _AI_V4MAPPED = getattr(_socket, "AI_V4MAPPED", 0)
 _EAI_NONAME = _socket.EAI_NONAME
+
+# of the C library's h_errno, which Python has no names for
+_HOST_NOT_FOUND = 1
+_TRY_AGAIN = 2
 
 
 def _error(name: str, instead: int, text: str) -> gaierror:
@@ -70,7 +90,10 @@ class Found(NamedTuple):
 
 
 class NameResolver(AbstractResolver, ABC):
-    """What resolvers have in common that look up names by themselves; see the module's theory."""
+    """What resolvers have in common that look up names by themselves; see the module's theory.
+
+    The functions of ``socket`` block the greenlet; in a coroutine they may be called below a portal only.
+    """
 
     def __init__(self, hub: Any = None) -> None:
         super().__init__(hub)
@@ -80,11 +103,17 @@ class NameResolver(AbstractResolver, ABC):
 
     @abstractmethod
     def _query(self, name: str, families: tuple[int, ...]) -> Found:
-        """Ask servers for the addresses of a name; gaierror if there is none. Blocks the greenlet."""
+        """Ask servers for the addresses of a name, of one of ``families``. Blocks the greenlet.
+
+        ``name`` is in ASCII. Raises one of this module's errors if there is none.
+        """
 
     @abstractmethod
     def _query_name(self, family: int, address: str) -> tuple[str, list[str]]:
-        """Ask servers for name and aliases of an address; gaierror if there is none. Blocks the greenlet."""
+        """Ask servers for name and aliases of an address, which is a number. Blocks the greenlet.
+
+        Raises one of this module's errors if there is none.
+        """
 
     # -- the functions
 
@@ -146,8 +175,9 @@ class NameResolver(AbstractResolver, ABC):
         try:
             name, aliases = self._find_name(family, address)
         except gaierror as e:
-            again = e.errno == error_again().errno
-            raise (herror(2, "Host name lookup failure") if again else herror(1, "Unknown host")) from None
+            if e.errno == error_again().errno:
+                raise herror(_TRY_AGAIN, "Host name lookup failure") from None
+            raise herror(_HOST_NOT_FOUND, "Unknown host") from None
         return name, aliases, [address]
 
     def _getnameinfo(self, sockaddr: Any, flags: int) -> Any:
