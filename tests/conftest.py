@@ -15,20 +15,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import bridge
 from bridge._core.current import hub_local, of_thread
+from bridge.baseserver import BaseServer
+from bridge.server import StreamServer
+
+from .helpers import environment_of, run_code
 
 try:
     import uvloop
@@ -40,8 +39,6 @@ if uvloop is not None:
     FACTORIES["uvloop"] = uvloop.new_event_loop
 
 MODES = ("owned", "adopted")
-
-ROOT = Path(__file__).parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -165,16 +162,10 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 # -- other processes ------------------------------------------------------------------------------------
 
 
-def _environment(path: Path | None = None, **environ: str) -> dict[str, str]:
-    # the project may be tested without being installed
-    paths = [*([str(path)] if path else []), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, **environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
 @pytest.fixture(scope="session")
 def environment() -> Callable[..., dict[str, str]]:
     """``environment(path=None, **variables)``: that of a process that can import bridge (and from *path*)."""
-    return _environment
+    return environment_of
 
 
 @pytest.fixture(scope="session")
@@ -183,17 +174,34 @@ def run_fresh() -> Callable[..., str]:
 
     Patching is for a process. The code must end well and print nothing to stderr; warnings are errors.
     """
+    return run_code
 
-    def run(code: str, *arguments: str, path: Path | None = None, **environ: str) -> str:
-        process = subprocess.run(
-            [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
-            env=_environment(path, **environ),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert process.returncode == 0, process.stdout + process.stderr
-        assert process.stderr == ""
-        return process.stdout
 
-    return run
+# -- servers --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def servers() -> Iterator[list[BaseServer]]:
+    """Servers to be stopped at the end."""
+    made: list[BaseServer] = []
+    yield made
+    for server in made:
+        server.stop(timeout=0)
+
+
+@pytest.fixture
+def serve(servers: list[BaseServer]) -> Callable[..., Any]:
+    """``serve(handle=None, listener=..., cls=StreamServer, **options)``: make and start a server.
+
+    It is stopped at the end of the test.
+    """
+
+    def make(
+        handle: Any = None, listener: Any = ("127.0.0.1", 0), cls: Any = StreamServer, **kwargs: Any
+    ) -> Any:
+        server = cls(listener, handle, **kwargs)
+        servers.append(server)
+        server.start()
+        return server
+
+    return make

@@ -8,7 +8,7 @@ import gc
 import socket as std
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,29 +24,7 @@ from bridge.server import StreamServer
 ANY = ("127.0.0.1", 0)
 
 
-@pytest.fixture
-def servers() -> Iterator[list[BaseServer]]:
-    """Servers to be stopped at the end."""
-    made: list[BaseServer] = []
-    yield made
-    for server in made:
-        server.stop(timeout=0)
-
-
 Make = Callable[..., StreamServer]
-
-
-@pytest.fixture
-def serve(servers: list[BaseServer]) -> Make:
-    """Make and start a server, which is stopped at the end of the test."""
-
-    def make(handle: Any = None, listener: Any = ANY, cls: Any = StreamServer, **kwargs: Any) -> Any:
-        server = cls(listener, handle, **kwargs)
-        servers.append(server)
-        server.start()
-        return server
-
-    return make
 
 
 def connect(server: BaseServer) -> socket.socket:

@@ -14,17 +14,10 @@ from bridge.event import AsyncResult, Event
 from bridge.lock import BoundedSemaphore, DummySemaphore, RLock, Semaphore
 from bridge.queue import Channel, Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, SimpleQueue
 
+from .helpers import let_others_run_until as until
+
 FIRST_OUT = [Queue, SimpleQueue]
 QUEUES = [Queue, SimpleQueue, LifoQueue, PriorityQueue]
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Let others run until ``condition()``; fails if they run and run and it does not come true."""
-    for _ in range(20_000):
-        if condition():
-            return
-        bridge.sleep(0)
-    raise AssertionError("it never came true")
 
 
 async def auntil(condition: Callable[[], object]) -> None:

@@ -6,11 +6,7 @@ import asyncio
 import errno
 import os as real_os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,27 +16,7 @@ from bridge import os
 from bridge._core import children
 from bridge.exceptions import BlockingSwitchOutError
 
-ROOT = Path(__file__).parents[1]
-
-
-def both_loops(test: Any) -> Any:
-    """For a test that runs a program of its own."""
-    return pytest.mark.engines("none")(pytest.mark.parametrize("kind", ["uvloop", "asyncio"])(test))
-
-
-def run_script(script: str, loop: str, **env: str) -> list[str]:
-    """The lines that a program of its own has printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        env={**real_os.environ, "BRIDGE_LOOP": loop, **env},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
-    assert done.stderr == ""
-    return done.stdout.splitlines()
+from .helpers import both_loops, run_script, until
 
 
 @pytest.fixture
@@ -67,13 +43,6 @@ def end_threads() -> None:
     """While the loop runs."""
     bridge.get_hub().threadpool.kill()
     del bridge.get_hub().threadpool
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        bridge.sleep(0.001)
 
 
 # -- reading and writing --------------------------------------------------------------------------

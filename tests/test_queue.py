@@ -31,6 +31,8 @@ from bridge.queue import (
     UnboundQueue,
 )
 
+from .helpers import let_others_run_until as until
+
 QUEUES: list[Any] = [Queue, SimpleQueue, LifoQueue, PriorityQueue]
 JOINABLE: list[Any] = [Queue, LifoQueue, PriorityQueue]
 
@@ -38,14 +40,6 @@ JOINABLE: list[Any] = [Queue, LifoQueue, PriorityQueue]
 def settle() -> None:
     for _ in range(3):
         bridge.sleep(0)
-
-
-def until(condition: Callable[[], object]) -> None:
-    for _ in range(20_000):
-        if condition():
-            return
-        bridge.sleep(0)
-    raise AssertionError("it never came true")
 
 
 # -- against a model ------------------------------------------------------------------------------

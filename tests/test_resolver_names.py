@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import socket
 import socketserver
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,7 +28,8 @@ from bridge.exceptions import BlockingSwitchOutError
 from bridge.resolver import AbstractResolver
 from bridge.resolver._hostsfile import HostsFile
 
-ROOT = Path(__file__).parents[1]
+from .helpers import run_code
+
 KINDS = ["ares", "dnspython"]
 
 ZONE = {
@@ -438,20 +437,6 @@ def test_one_resolver_in_several_loops_and_threads(resolver: Maker) -> None:
     bridge.get_hub().destroy(destroy_loop=True)
 
 
-def run_script(script: str, **env: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        env={**os.environ, **env},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
-    assert done.stderr == ""
-    return done.stdout.splitlines()
-
-
 @pytest.mark.engines("none")
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 @pytest.mark.parametrize("patch", ["", "import bridge.monkey; bridge.monkey.patch_all()\n"])
@@ -493,7 +478,7 @@ print(resolver.gethostbyname("four.test"))
 waiting.kill()
 hub.destroy()
 """
-    assert run_script(script, BRIDGE_LOOP=loop) == ["10.0.0.4", "True", "10.0.0.4"]
+    assert run_code(script, BRIDGE_LOOP=loop).splitlines() == ["10.0.0.4", "True", "10.0.0.4"]
 
 
 # -- choosing one ---------------------------------------------------------------------------------------
@@ -517,7 +502,7 @@ class Own(AbstractResolver):
 @pytest.mark.parametrize("variable", ["GEVENT_RESOLVER", "BRIDGE_RESOLVER"])
 def test_chosen_by_the_environment(variable: str, value: str, name: str) -> None:
     script = "import bridge; print(type(bridge.get_hub().resolver).__module__)"
-    assert run_script(script, **{variable: value}) == [name]
+    assert run_code(script, **{variable: value}) == f"{name}\n"
 
 
 def test_a_class_of_one_s_own() -> None:
@@ -544,13 +529,13 @@ print(ares.Resolver(use_environ=False, tries=3)._options, ares.Resolver(tries=3)
 d = dnspython.Resolver().resolver
 print([str(n) for n in d.nameservers], d.lifetime)
 """
-    assert run_script(
+    assert run_code(
         script,
         GEVENT_RESOLVER_NAMESERVERS="10.9.9.1,10.9.9.2",
         GEVENT_RESOLVER_TIMEOUT="1.5",
         GEVENTARES_TRIES="2",
         GEVENTARES_UDP_PORT="5353",
-    ) == [
+    ).splitlines() == [
         "{'tries': 2, 'udp_port': 5353, 'servers': ['10.9.9.1', '10.9.9.2'], 'timeout': 1.5}",
         "{'tries': 3} 3",
         "['10.9.9.1', '10.9.9.2'] 1.5",
@@ -570,4 +555,4 @@ print(gevent.resolver_ares.Resolver is gevent.resolver.ares.Resolver is bridge.r
 print(gevent.resolver_thread.Resolver is bridge.resolver.thread.Resolver)
 print(gevent.ares.channel is gevent.resolver.cares.channel)
 """
-    assert run_script(script) == ["True"] * 3
+    assert run_code(script) == "True\n" * 3

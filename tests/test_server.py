@@ -20,7 +20,6 @@ import pytest
 import bridge
 from bridge import server as server_module
 from bridge import socket
-from bridge.baseserver import BaseServer
 from bridge.queue import Queue
 from bridge.server import DatagramServer, StreamServer
 
@@ -30,29 +29,7 @@ has_unix = pytest.mark.skipif(not hasattr(std, "AF_UNIX"), reason="this system h
 has_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
 
-@pytest.fixture
-def servers() -> Iterator[list[BaseServer]]:
-    """Servers to be stopped at the end."""
-    made: list[BaseServer] = []
-    yield made
-    for server in made:
-        server.stop(timeout=0)
-
-
 Make = Callable[..., Any]
-
-
-@pytest.fixture
-def serve(servers: list[BaseServer]) -> Make:
-    """Make and start a server, which is stopped at the end of the test."""
-
-    def make(handle: Any = None, listener: Any = ANY, cls: Any = StreamServer, **kwargs: Any) -> Any:
-        server = cls(listener, handle, **kwargs)
-        servers.append(server)
-        server.start()
-        return server
-
-    return make
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from bridge import os as bridge_os
 from bridge import signal
 from bridge import socket as bridge_socket
 from bridge.event import Event
+
+from .helpers import until
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,13 +47,6 @@ def wakeup() -> Iterator[tuple[int, int]]:
     signal.set_wakeup_fd(-1)
     os.close(r)
     os.close(w)
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        bridge.sleep(0.001)
 
 
 def child_process(script: str = "exit 3") -> int:

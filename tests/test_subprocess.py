@@ -11,10 +11,8 @@ import signal
 import subprocess as standard
 import sys
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,7 +23,8 @@ from bridge._core import children
 from bridge.exceptions import BlockingSwitchOutError
 from bridge.subprocess import DEVNULL, PIPE, STDOUT, Popen, TimeoutExpired
 
-ROOT = Path(__file__).parents[1]
+from .helpers import both_loops, run_script, until
+
 BIG = b"0123456789abcdef" * 20_000
 
 
@@ -56,33 +55,6 @@ def nothing_is_left() -> Iterator[None]:
 
 def sh(script: str, **options: Any) -> Popen:
     return Popen(["/bin/sh", "-c", script], **options)
-
-
-def both_loops(test: Any) -> Any:
-    """For a test that runs a program of its own."""
-    return pytest.mark.engines("none")(pytest.mark.parametrize("kind", ["uvloop", "asyncio"])(test))
-
-
-def run_script(script: str, loop: str, **env: str) -> list[str]:
-    """The lines that a program of its own has printed."""
-    done = standard.run(
-        [sys.executable, "-W", "error", "-c", script],
-        env={**real_os.environ, "BRIDGE_LOOP": loop, **env},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
-    assert done.stderr == ""
-    return done.stdout.splitlines()
-
-
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        bridge.sleep(0.001)
 
 
 class Ticker:

@@ -6,12 +6,10 @@ import errno
 import gc
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from bridge._core import children
 from bridge._core.watchers import EVENTS, READ, WRITE
 from bridge.event import Event
 
-ROOT = Path(__file__).parents[1]
+from .helpers import both_loops, run_script, until
 
 
 class Pipes:
@@ -61,14 +59,6 @@ def loop() -> Any:
     return bridge.get_hub().loop
 
 
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Wait until something holds; fails if that takes too long."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        bridge.sleep(0.001)
-
-
 def rounds_in(seconds: float) -> int:
     """How many rounds the hub makes while nothing is to be done."""
     count: list[int] = []
@@ -77,25 +67,6 @@ def rounds_in(seconds: float) -> int:
         bridge.sleep(seconds)
     return len(count)
 
-
-def run_script(script: str, loop: str) -> str:
-    """The output of a program of its own."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        env={**os.environ, "BRIDGE_LOOP": loop},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
-    assert done.stderr == ""
-    return done.stdout
-
-
-def both_loops(test: Any) -> Any:
-    """For a test that runs a program of its own."""
-    return pytest.mark.engines("none")(pytest.mark.parametrize("kind", ["uvloop", "asyncio"])(test))
 
 # -- io -------------------------------------------------------------------------------------------
 
@@ -679,7 +650,7 @@ with loop.fork(ref=False) as fork:
 
 @both_loops
 def test_fork_watchers_fire_in_the_child_only_and_the_poller_is_split(kind: str) -> None:
-    assert run_script(FORK, kind).splitlines() == [
+    assert run_script(FORK, kind) == [
         "True True 0",
         "['child'] True",
         "['child', b'p'] True",
@@ -705,4 +676,4 @@ print("alive")
 
 @both_loops
 def test_descriptors_closed_while_registered_do_not_abort_the_process(kind: str) -> None:
-    assert run_script(CLOSED_WHILE_REGISTERED, kind) == "alive\n"
+    assert run_script(CLOSED_WHILE_REGISTERED, kind) == ["alive"]
