@@ -59,7 +59,7 @@ from .events import (
 )
 from .util import GreenletTracer
 
-__all__ = ["MonitorWarning", "PeriodicMonitoringThread"]
+__all__ = ["MonitorWarning", "PeriodicMonitoringThread", "this_process"]
 
 # Functions of the system, whatever has been patched; names of this module, so that tests may replace them.
 get_thread_ident: Callable[[], int] = native.get_thread_ident
@@ -331,7 +331,7 @@ class PeriodicMonitoringThread:
     def _get_process(self) -> Any:
         """psutil's object for this process, the same each time; None if psutil can't be used."""
         if self._process is None:
-            self._process = (_this_process(),)
+            self._process = (this_process(),)
         return self._process[0]
 
     def can_monitor_memory_usage(self) -> bool:
@@ -382,7 +382,8 @@ def _is_abandoned(hub: Any) -> bool:
     return aio is not None and bool(aio.is_closed())
 
 
-def _this_process() -> Any:
+def this_process() -> Any:
+    """psutil's object for this process; None without psutil, or where it may not see the memory."""
     try:
         psutil = import_module("psutil")
     except ImportError:

@@ -92,8 +92,10 @@ class InteractiveConsole(code.InteractiveConsole):
 # -- streams --------------------------------------------------------------------------------------------
 
 
-class _Output(io.TextIOBase):
-    """``sys.stdout`` and ``sys.stderr`` of a connection."""
+class _Stream(io.TextIOBase):
+    """One direction of a connection, which ends with its handler and not with this."""
+
+    how = "strict"
 
     def __init__(self, conn: Any) -> None:
         self.conn = conn
@@ -104,51 +106,45 @@ class _Output(io.TextIOBase):
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        return "backslashreplace"
+        return self.how
+
+    def fileno(self) -> int:
+        return int(self.conn.fileno())
+
+    def close(self) -> None:
+        """Nothing; called by quit()."""
+
+
+class _Output(_Stream):
+    """``sys.stdout`` and ``sys.stderr`` of a connection."""
+
+    how = "backslashreplace"
 
     def writable(self) -> bool:
         return True
 
-    def fileno(self) -> int:
-        return int(self.conn.fileno())
-
     def write(self, text: str) -> int:
-        self.conn.sendall(text.encode("utf-8", "backslashreplace"))
+        self.conn.sendall(text.encode(self.encoding, self.how))
         return len(text)
 
-    def close(self) -> None:
-        """The connection ends with its handler, not with this."""
 
-
-class _Input(io.TextIOBase):
+class _Input(_Stream):
     """``sys.stdin`` of a connection."""
 
+    how = "replace"
+
     def __init__(self, lines: Any, conn: Any) -> None:
+        super().__init__(conn)
         self.lines = lines
-        self.conn = conn
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return "utf-8"
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        return "replace"
 
     def readable(self) -> bool:
         return True
-
-    def fileno(self) -> int:
-        return int(self.conn.fileno())
 
     def readline(self, size: int = -1) -> str:  # type: ignore[override]
         return str(self.lines.readline(size))
 
     def read(self, size: int | None = -1) -> str:
         return str(self.lines.read(size))
-
-    def close(self) -> None:
-        """Called by quit(); the connection ends with its handler."""
 
 
 class _Nowhere(io.TextIOBase):

@@ -288,7 +288,7 @@ def test_memory(monitor: Any, heard: list[Any]) -> None:
 
 @pytest.mark.engines("none")
 def test_memory_without_psutil(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_monitor, "_this_process", lambda: None)
+    monkeypatch.setattr(_monitor, "this_process", lambda: None)
     assert not monitor.can_monitor_memory_usage()
     with pytest.warns(_monitor.MonitorWarning, match="psutil"):
         monitor.install_monitor_memory_usage()

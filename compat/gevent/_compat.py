@@ -9,7 +9,9 @@ from abc import ABC
 from os import PathLike, fsdecode, fsencode, fspath
 from time import get_clock_info, monotonic, perf_counter
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import NoReturn
+
+from bridge._monitor import this_process as get_this_psutil_process
 
 __all__ = [
     "ABC",
@@ -64,17 +66,3 @@ def reraise(t: type[BaseException], value: BaseException, tb: TracebackType | No
     if tb is None or value.__traceback__ is tb:
         raise value
     raise value.with_traceback(tb)
-
-
-def get_this_psutil_process() -> Any:
-    """Return psutil's object for this process; None without psutil, or where it may not see the memory."""
-    try:
-        from psutil import AccessDenied, Process
-    except ImportError:
-        return None
-    process = Process()
-    try:
-        process.memory_full_info()
-    except AccessDenied:
-        return None
-    return process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Generic, TypeVar, overload
 
 __all__ = ["Lazy", "LazyOnClass", "gmctime", "readproperty"]
@@ -31,18 +32,8 @@ class readproperty(Generic[T]):
         return self if inst is None else self.func(inst)
 
 
-class Lazy(readproperty[T]):
+class Lazy(cached_property[T]):
     """A property that is computed at the first access and then kept in the instance's ``__dict__``."""
-
-    def __init__(self, func: Callable[[Any], T]) -> None:
-        super().__init__(func)
-        self.name = func.__name__
-
-    def __get__(self, inst: Any, owner: type) -> Any:
-        if inst is None:
-            return self
-        value = inst.__dict__[self.name] = self.func(inst)
-        return value
 
 
 class LazyOnClass(readproperty[T]):
