@@ -12,9 +12,10 @@ A :class:`Pool` has a number of *places*, the counter of a semaphore. Invariant:
 who have taken a place and are about to become members = size. Whoever fails in between gives his place back,
 and a member that leaves gives it back once, however often it is discarded.
 
-Who waits for a group waits for one of two states, "nobody is left" (``join``) and "nobody is dying"
-(``kill``, which then looks whether somebody has come meanwhile). There are events for them only while
-somebody waits: most groups fill and empty many times without being watched.
+Who waits for a group waits for one of two states. Whoever joins it waits for "nobody is left" as for any
+event, and goes on with a later round. Whoever kills it waits for "nobody is dying", goes on before anybody
+else, as after ``greenlet.kill()``, and looks whether somebody has come meanwhile. There is an event, and a
+line of killers, only while somebody waits: most groups fill and empty many times without being watched.
 
 *Mapping.* Whatever has a ``spawn`` can map functions over data, thread pools too: that is
 :class:`GroupMappingMixin`, which is told three things by those who use it: whether ``spawn`` may block now,
@@ -32,6 +33,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.awaiting import await_
 from ._core.hub import get_hub
+from ._core.waiting import Wait, WaitLine
 from ._ends import Ends
 from ._imap import Abandonable, IMap, IMapUnordered
 from ._killing import is_exception, killall
@@ -39,7 +41,7 @@ from ._links import SpawnedLink
 from .event import Event
 from .greenlet import Greenlet, _is_async
 from .lock import DummySemaphore, Semaphore
-from .timeout import Timeout
+from .timeout import Timeout, wait_limited
 
 __all__ = ["Group", "Pool", "PoolFull"]
 
@@ -154,7 +156,7 @@ class GroupMappingMixin:
         The jobs run at the same time, as many as there is room for. Raises what the first job (in order)
         that failed raised, or the iterable; the other jobs run on. Blocks the greenlet.
         """
-        return self._mapper(func, iterable).get()
+        return Greenlet.spawn(self._start_and_collect, func, iterable).get()
 
     def map_cb(
         self,
@@ -175,22 +177,14 @@ class GroupMappingMixin:
         callback: Callable[[list[R]], object] | None = None,
     ) -> Greenlet[list[R]]:
         """As :meth:`map_cb`, but return at once a greenlet whose value will be the list."""
-        return self._mapper(func, iterable, callback)
+        # not _start_and_collect at once: in which round the first item is taken is part of the order
+        return Greenlet.spawn(self.map_cb, func, iterable, callback)
 
-    def _mapper(
-        self, func: Callable[..., R], iterable: Iterable[Any], callback: Callable[..., object] | None = None
-    ) -> Greenlet[list[R]]:
-        """A greenlet, not a member, that starts the jobs and waits for all of them."""
+    def _start_and_collect(self, func: Callable[..., R], iterable: Iterable[Any]) -> list[R]:
+        """In a greenlet of its own, which is no member: whoever kills it has not killed the jobs."""
         spawn = self.spawn
-
-        def collect() -> list[R]:
-            jobs = [spawn(func, item) for item in iterable]
-            values = [job.get() for job in jobs]
-            if callback is not None:
-                callback(values)
-            return values
-
-        return Greenlet.spawn(collect)
+        jobs = [spawn(func, item) for item in iterable]  # all of them, before the first error is raised
+        return [job.get() for job in jobs]
 
     def imap(self, func: Callable[..., R], *iterables: Iterable[Any], maxsize: int | None = None) -> IMap[R]:
         """An iterator over ``func(*items)`` for the items of ``iterables`` in parallel, in order.
@@ -241,7 +235,7 @@ class Group(GroupMappingMixin):
         self.dying: set[greenlet] = set()
         self._link: Ends | None = None  # while there are members: an empty group is in no cycle
         self._emptied: Event | None = None  # set when nobody is left
-        self._buried: Event | None = None  # set when nobody is dying
+        self._killers: WaitLine | None = None  # who waits until nobody is dying
         if args:
             try:
                 members = iter(args[0])
@@ -308,9 +302,10 @@ class Group(GroupMappingMixin):
         dying = self.dying
         if dying:
             dying.discard(member)
-            if not dying and self._buried is not None:
-                self._buried.set()
-                self._buried = None
+            if not dying and self._killers is not None:
+                killers, self._killers = self._killers, None
+                for wait in reversed(killers):  # each goes before the one behind
+                    wait.wake_next()
         if not self.greenlets:
             self._link = None
             if self._emptied is not None:
@@ -382,22 +377,29 @@ class Group(GroupMappingMixin):
         self._condemn(self.greenlets - self.dying, exception)
         if not block or not self.dying:
             return
-        # one limit for as many waits as it takes; that of the caller, if he has started it already
-        limit = timeout if isinstance(timeout, Timeout) and timeout.pending else Timeout.start_new(timeout)
+        # one limit for as many waits as it takes; if the caller has started it, he ends it
+        theirs = timeout if isinstance(timeout, Timeout) and timeout.pending else None
+        limit = theirs or Timeout.start_new(timeout)
         try:
             while self._await_burial(limit) and self.greenlets:
                 self._condemn(self.greenlets - self.dying, exception)
         finally:
-            if limit is not timeout or not isinstance(timeout, Timeout):
+            if theirs is None:
                 limit.cancel()
 
-    def _await_burial(self, limit: Timeout) -> bool:
+    def _await_burial(self, limit: Any) -> bool:
         """Wait until nobody is dying; False if the time was over before."""
         if not self.dying:
             return True
-        if self._buried is None:
-            self._buried = Event()
-        return self._buried.wait(limit)
+        wait = Wait()
+        line = self._killers
+        if line is None:
+            line = self._killers = WaitLine()
+        line.append(wait)
+        try:
+            return wait_limited(wait, limit)
+        finally:
+            line.discard(wait)
 
     def _condemn(self, members: set[greenlet], exception: type[BaseException] | BaseException) -> None:
         """Have ``exception`` raised in ``members`` soon."""

@@ -1228,6 +1228,101 @@ def test_the_order_of_events_is_that_of_gevent(
     assert trace(name, size, 5, **kwargs) == expected
 
 
+def trace_of_pool(use: Callable[[Pool, Callable[[int], int], list[str]], object], size: int | None) -> str:
+    """What happens when: s(tart), e(nd) of each job, what ``use`` notes, and o(ther greenlets)."""
+    log: list[str] = []
+
+    def job(x: int) -> int:
+        log.append(f"s{x}")
+        if x % 3:
+            bridge.sleep(0)
+        log.append(f"e{x}")
+        return x
+
+    def other() -> None:
+        for _ in range(6):
+            log.append("o")
+            bridge.sleep(0)
+
+    beside = bridge.spawn(other)
+    use(Pool(size), job, log)
+    beside.join()
+    return "".join(log)
+
+
+def noting_input(log: list[str]) -> Iterator[int]:
+    for i in range(5):
+        log.append(f"i{i}")
+        yield i
+
+
+def use_map_async(pool: Pool, job: Callable[[int], int], log: list[str]) -> None:
+    mapping = pool.map_async(job, noting_input(log), lambda _: log.append("c"))
+    log.append("m")
+    mapping.get()
+    log.append("g")
+
+
+def use_map_cb(pool: Pool, job: Callable[[int], int], log: list[str]) -> None:
+    pool.map_cb(job, noting_input(log), lambda _: log.append("c"))
+    log.append("g")
+
+
+def use_apply_async(pool: Pool, job: Callable[[int], int], log: list[str]) -> None:
+    jobs = [pool.apply_async(job, (i,), callback=lambda _: log.append("c")) for i in range(4)]
+    log.append("m")
+    for each in jobs:
+        each.get()
+    log.append("g")
+
+
+def use_apply_cb(pool: Pool, job: Callable[[int], int], log: list[str]) -> None:
+    pool.apply_cb(job, (1,), callback=lambda _: log.append("c"))
+    log.append("g")
+
+
+def use_kill(pool: Pool, job: Callable[[int], int], log: list[str]) -> None:
+    for _ in range(2):
+        pool.spawn(job, 1)
+    bridge.sleep(0)
+    pool.kill()
+    log.append("k")
+
+
+def use_join(pool: Pool, job: Callable[[int], int], log: list[str]) -> None:
+    for i in range(2):
+        pool.spawn(job, i)
+    pool.join()
+    log.append("j")
+
+
+@pytest.mark.parametrize(
+    ("use", "size", "expected"),
+    [
+        # recorded from gevent 26.9
+        (use_map_async, 1, "mooi0i1os0e0ooi2os1e1i3s2e2i4s3e3s4e4cg"),
+        (use_map_async, 2, "mooi0i1i2os0e0s1oe1oi3os2i4e2s3e3s4e4cg"),
+        (use_map_async, None, "mooi0i1i2i3i4os0e0s1s2s3e3s4oe1e2e4oocg"),
+        (use_map_cb, 1, "oi0i1os0e0ooi2os1oe1i3s2e2i4s3e3s4e4cg"),
+        (use_map_cb, 2, "oi0i1i2os0e0s1oe1oi3os2i4oe2s3e3s4e4cg"),
+        (use_map_cb, None, "oi0i1i2i3i4os0e0s1s2s3e3s4oe1e2e4oocgo"),
+        (use_apply_async, 1, "mos0e0ocoos1oe1ocs2e2cs3e3cg"),
+        (use_apply_async, 2, "mos0e0s1oce1ocos2oe2s3e3ocg"),
+        (use_apply_async, None, "mos0e0s1s2s3e3oce1e2cocgcooo"),
+        (use_apply_cb, 1, "os1oe1ogocoo"),
+        (use_kill, 1, "os1oe1ooos1oe1k"),
+        (use_kill, 2, "os1s1oe1e1okooo"),
+        (use_kill, None, "os1s1oe1e1okooo"),
+        (use_join, 1, "os0e0ooos1oe1oj"),
+        (use_join, 2, "os0e0s1oe1oojoo"),
+    ],
+)
+def test_the_order_of_what_else_a_pool_does_is_that_of_gevent(
+    use: Any, size: int | None, expected: str
+) -> None:
+    assert trace_of_pool(use, size) == expected
+
+
 # ---- random kills ---------------------------------------------------------------------------------
 
 
