@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ._core.current import get_hub_if_exists
+from ._fdset import FdSet, wait_ready
 from ._fdwait import (
     ERR,
     HUP,
@@ -23,13 +24,11 @@ from ._fdwait import (
     NVAL,
     OUT,
     PRI,
-    FdSet,
     HasFileno,
     _new_epoll,
     _new_poll,
     get_fileno,
     let_others_run,
-    wait_ready,
 )
 from ._mirror import mirror
 

@@ -8,7 +8,8 @@ from asyncio import _get_running_loop as _running_loop
 from asyncio import _set_running_loop
 from typing import TYPE_CHECKING, Any
 
-from ._fdwait import IN, OUT, FdSet, HasFileno, _new_epoll, _new_poll, let_others_run, wait_ready
+from ._fdset import FdSet, wait_ready
+from ._fdwait import IN, OUT, HasFileno, _new_epoll, _new_poll, let_others_run
 from ._mirror import mirror
 from .hub import _get_hub, get_hub
 

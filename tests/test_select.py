@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import bridge
-from bridge import _fdwait, select, selectors
+from bridge import _fdset, _fdwait, select, selectors
 from bridge import os as bridge_os
 from bridge import socket as bridge_socket
 from bridge._core import poller as poller_module
@@ -636,7 +636,7 @@ def test_two_greenlets_may_poll_one_object(pipe: Pipes) -> None:
 def test_poll_where_the_system_has_none(pipe: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "_new_poll", _fdwait._SelectPoll)
     monkeypatch.setattr(select, "_new_epoll", None)
-    monkeypatch.setattr(_fdwait, "_new_epoll", None)
+    monkeypatch.setattr(_fdset, "_new_epoll", None)
     pipes = pipe.many(20)
     poll = select.poll()
     for r, w in pipes:
@@ -741,7 +741,7 @@ def test_a_selector_survives_what_it_is_not_told(pipe: Pipes) -> None:
 
 def test_a_selector_where_there_is_no_epoll(pipe: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selectors, "_new_epoll", None)
-    monkeypatch.setattr(_fdwait, "_new_epoll", None)
+    monkeypatch.setattr(_fdset, "_new_epoll", None)
     pipes = pipe.many(10)
     with selectors.GeventSelector() as selector:
         for r, _w in pipes:
@@ -791,9 +791,9 @@ def test_an_asyncio_loop_can_stand_on_our_selector() -> None:
 @pytest.fixture
 def no_epoll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poller_module, "_new_epoll", None)
-    monkeypatch.setattr(_fdwait, "_new_epoll", None)
+    monkeypatch.setattr(_fdset, "_new_epoll", None)
     monkeypatch.setattr(select, "_new_epoll", None)
-    _fdwait._spares.sets = None
+    _fdset._spares.sets = None
 
 
 @pytest.mark.usefixtures("no_epoll")
