@@ -8,10 +8,8 @@ locks are free. So it is begun at once, in a fresh greenlet, in the middle of th
 are hidden, the greenlet runs, and if it ends the coroutine has the result without having been suspended.
 Only a greenlet that blocks is left to the hub, and the coroutine awaits its end.
 
-While it is begun, "back to the hub" (``engine.to_runner``) means back to the greenlet that makes the step,
-and nothing is handed over to others (``engine.turns``). Both hold for greenlets that it starts as well,
-which run later, in a drain. To begin a greenlet outside the drain is safe, as nothing below it on the stack
-moves; it is *resumed* in the drain only, like all others.
+To begin a greenlet outside the drain is safe, as nothing below it on the stack moves (see
+:mod:`._aio.entering`); it is *resumed* in the drain only, like all others.
 
 The same for ``await spawn(f)``: a greenlet that is awaited and is the next one to begin is begun then and
 there. It would have been the next in the drain, so the order of greenlets stays.
@@ -23,13 +21,13 @@ end awaited, as asyncio does with a task that is awaited.
 from __future__ import annotations
 
 import asyncio
-from asyncio import _enter_task, _leave_task
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from ._aio.entering import begin
 from ._core.hub import get_hub, hub_local
 from ._killing import throw_soon
 
@@ -38,7 +36,6 @@ __all__ = ["begin_if_next", "call"]
 T = TypeVar("T")
 
 _get_running_loop = asyncio._get_running_loop
-_switch_of = greenlet.switch.__get__
 
 
 class _Call(greenlet):
@@ -72,27 +69,6 @@ class _Call(greenlet):
         return f"<{type(self).__name__} of {name} at {id(self):#x}>"
 
 
-def _switch_in_step(engine: Any, aio: Any, g: greenlet, args: Any, kwargs: Any) -> Any:
-    """Begin ``g``, a child of the current greenlet, in the middle of a coroutine's step."""
-    task = asyncio.current_task()
-    before = engine.to_runner, engine.turns, engine.draining
-    engine.to_runner = _switch_of(getcurrent())
-    engine.turns = 0
-    engine.draining = True
-    if task is not None:
-        _leave_task(aio, task)
-    engine.set_running(None)
-    try:
-        return g.switch(*args, **kwargs)
-    finally:
-        engine.set_running(aio)
-        if task is not None:
-            _enter_task(aio, task)
-        engine.to_runner, engine.turns, engine.draining = before
-        if engine.ready and not engine.armed:
-            engine.arm()  # greenlets rely on a drain that goes on when they leave it
-
-
 def begin_if_next(g: greenlet) -> None:
     """In a coroutine: begin ``g``, which has been started, if it is the next one in the loop that runs."""
     hub: Any = g.parent
@@ -106,7 +82,7 @@ def begin_if_next(g: greenlet) -> None:
     ready.popleft()
     g.parent = getcurrent()  # where a greenlet comes out that ends at once
     try:
-        _switch_in_step(engine, aio, g, (), {})
+        begin(engine, aio, g, (), {})
     finally:
         if not g.dead:
             g.parent = hub
@@ -123,7 +99,7 @@ async def call(function: Callable[..., T], args: Any, kwargs: Any) -> T:
     g = _Call()
     g.function = function
     g.gr_context = copy_context()
-    value = _switch_in_step(engine, aio, g, args, kwargs)
+    value = begin(engine, aio, g, args, kwargs)
     if g.dead:
         return value  # type: ignore[no-any-return]
     g.parent = hub  # type: ignore[assignment]  # where it ends now

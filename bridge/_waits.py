@@ -176,8 +176,8 @@ def _waits_for(node: Any) -> Iterator[Any]:
         future = node._fut_waiter  # type: ignore[attr-defined]
     else:
         task = node.__dict__.get("_bridge_task")
-        if task is not None and task.awaiting is not None:
-            future = task._fut_waiter
+        if task is not None:
+            future = task._fut_waiter  # of a coroutine, or of the greenlet itself
     children = getattr(future, "_children", None)  # asyncio.gather()
     for each in [future] if children is None else children:
         if isinstance(each, asyncio.Task) and not each.done():

@@ -3,6 +3,7 @@
 Layout (imports go downwards only)::
 
     asyncwait   one wait of one coroutine: the twin of ``_core.waiting.Wait``
+    entering    greenlets entered at once, out of callbacks and steps
     portal      blocking code directly inside coroutines
     awaiting    await_: a greenlet waits for an awaitable
     sharing     the hub's loop in the hands of others

@@ -20,7 +20,7 @@ from bridge._core.hub import get_hub, hub_local
 from bridge._core.waiting import Wait
 
 from .portal import Portal
-from .task import Blocking, drive
+from .task import Blocking, drive, wait_for_future
 
 __all__ = ["await_", "wait_for_task"]
 
@@ -49,6 +49,12 @@ def await_(awaitable: Awaitable[T]) -> T:
             if engine.owned and not engine.running:
                 _start(awaitable)
             return drive(engine, current, awaitable)  # type: ignore[no-any-return]
+    if isinstance(awaitable, asyncio.Future) and hub is not None:
+        # a future or a task: the same question, and no more than waiting
+        current = getcurrent()
+        engine = hub.loop
+        if engine.probe() is None and current is not hub and awaitable.get_loop() is engine.aio:
+            return wait_for_future(engine, current, awaitable)  # type: ignore[no-any-return]
     if not isinstance(awaitable, Awaitable) and not isinstance(awaitable, Generator):
         raise TypeError(
             f"await_() takes an awaitable, not {awaitable!r}; call the coroutine function: await_(func(...))"
@@ -64,16 +70,15 @@ def await_(awaitable: Awaitable[T]) -> T:
         return place.await_here(awaitable)  # type: ignore[no-any-return]
     hub = get_hub()
     aio = hub.aio_loop
+    current = getcurrent()
     if not asyncio.isfuture(awaitable):
         coroutine = awaitable if asyncio.iscoroutine(awaitable) else _drive(awaitable)
         if place.owned and not place.running:
             _start(coroutine)
-        return drive(place, getcurrent(), coroutine)  # type: ignore[no-any-return]
-    if not awaitable.done():
-        if awaitable.get_loop() is not aio:
-            raise ValueError(f"{awaitable!r} belongs to another loop than that of this thread, {aio!r}")
-        _wait_done(awaitable, wait, False)
-    return awaitable.result()  # type: ignore[no-any-return]
+        return drive(place, current, coroutine)  # type: ignore[no-any-return]
+    if awaitable.get_loop() is not aio and not awaitable.done():
+        raise ValueError(f"{awaitable!r} belongs to another loop than that of this thread, {aio!r}")
+    return wait_for_future(place, current, awaitable)  # type: ignore[no-any-return]
 
 
 def _start(coroutine: Any) -> None:

@@ -6,9 +6,9 @@ Theory of operation
 ``await_`` in a plain greenlet G makes no task of asyncio's for each coroutine. G itself takes the
 coroutine's steps (:func:`drive`): it shows the loop as running and enters its :class:`GreenletTask`, sends,
 hides both again, and if the coroutine has yielded a future, waits for that like for anything else. So a
-coroutine that is ready costs no switch, and one that waits costs one callback of the loop; a task of its
-own would cost two steps, a callback and three times as much. The steps run in the drain, where greenlets
-run, and in G's own context.
+coroutine that is ready costs no switch, and one that waits costs one callback of the loop, out of which G is
+entered at once (see :mod:`.entering`); a task of its own would cost two steps, a callback and three times as
+much. The steps run where greenlets run, and in G's own context.
 
 *For the coroutine* all is as in a task. What code does with ``current_task()`` is cancel it, count its
 cancellations, name it, and wait for it: timeouts, task groups, cancel scopes. Cancelling goes to what the
@@ -39,7 +39,9 @@ from greenlet import getcurrent, greenlet
 from bridge._core.engine import Engine, throw_into
 from bridge._core.waiting import Wait
 
-__all__ = ["Blocking", "GreenletTask", "blocking_of", "drive"]
+from .entering import SHOWN, can_enter, enter
+
+__all__ = ["Blocking", "GreenletTask", "blocking_of", "drive", "wait_for_future"]
 
 _numbers = count(1)
 
@@ -91,6 +93,8 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
     awaiting: Any = None
     #: somebody has cancelled it, waits for it, or has asked for more than whether it is done
     touched = False
+    #: its greenlet was entered by a callback of the loop, which is where it goes back to
+    entered = False
     blocking: Blocking | None = None
     _observed = False
     _listed = False
@@ -131,18 +135,24 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
 
     def wake(self, future: object) -> None:
         """What it waits for is done. In a callback of the loop, a safe point: the greenlet goes on at
-        once."""
+        once, unless others are ready before it."""
         wait = self.wait
-        if not wait.woken and future is self._waits_for:  # not one that an interruption has put an end to
-            wait.woken = True
+        if wait.woken or future is not self._waits_for:
+            return  # one that an interruption has put an end to
+        wait.woken = True
+        engine = self.engine
+        if not wait.queued:
+            if can_enter(engine):
+                enter(engine, wait.greenlet, self)  # type: ignore[arg-type]
+                return
+            wait.queued = True
             wait.target = wait.greenlet
-            if not wait.queued:
-                wait.queued = True
-                engine = self.engine
-                engine.ready.append(wait)
-                if not engine.armed:
-                    engine.armed = True
-                    engine.entry()
+            engine.ready.append(wait)
+            if not engine.armed:
+                engine.armed = True
+                engine.entry()
+        else:
+            wait.target = wait.greenlet
 
     def settle(self, exception: BaseException | None, result: Any) -> None:
         """The await under way has ended, and somebody has touched the task."""
@@ -316,20 +326,22 @@ def drive(engine: Engine, current: greenlet, coroutine: Any) -> Any:
         if task.aio is not engine.aio or task.ended:  # another loop: that of a forked child, too
             task = task_of(current, engine)
     aio = engine.aio
-    set_running = engine.set_running
     task.awaiting = coroutine
     try:
+        engine.set_running(aio)
+        _enter_task(aio, task)
         try:
-            set_running(aio)
-            _enter_task(aio, task)
-            try:
-                waits_for = coroutine.send(None)
-            finally:
-                _leave_task(aio, task)
-                set_running(None)
+            waits_for = coroutine.send(None)
         except StopIteration as e:
+            _leave_task(aio, task)
+            engine.set_running(None)
             result = e.value
+        except BaseException:
+            _leave_task(aio, task)
+            engine.set_running(None)
+            raise
         else:
+            _leave_task(aio, task)
             task.enlist()
             engine.refs += 1  # a reason to go on, as any task; to ask all_tasks() is slow
             try:
@@ -352,6 +364,38 @@ def drive(engine: Engine, current: greenlet, coroutine: Any) -> Any:
     return result
 
 
+def wait_for_future(engine: Engine, current: greenlet, future: Any) -> Any:
+    """Wait in the greenlet ``current``, which may block, for a future or task of the loop; return its result.
+
+    It is somebody else's: an interruption of the wait leaves it alone.
+    """
+    if future.done():
+        return future.result()
+    task = task_of(current, engine)
+    wait = task.wait
+    _arm(wait, current)
+    task._waits_for = future
+    future.add_done_callback(task.wake, context=engine._context)
+    # a task is a reason to go on, and where the loop does not tell what it has to do, anything may be
+    counts = isinstance(future, asyncio.Task) or not hasattr(engine.aio, "_scheduled")
+    if counts:
+        engine.refs += 1
+    try:
+        if engine.park() is SHOWN:
+            engine.set_running(None)
+        if not wait.woken:
+            raise wait._invalid()
+    except BaseException:
+        wait._over()
+        future.remove_done_callback(task.wake)
+        raise
+    finally:
+        if counts:
+            engine.refs -= 1
+        task._waits_for = wait.greenlet = wait.target = None
+    return future.result()
+
+
 def _cancelled(task: GreenletTask) -> asyncio.CancelledError:
     task._cancel_now = False
     message, task._cancel_message = task._cancel_message, None
@@ -359,11 +403,15 @@ def _cancelled(task: GreenletTask) -> asyncio.CancelledError:
 
 
 def _go_on(engine: Engine, current: greenlet, task: GreenletTask, coroutine: Any, waits_for: Any) -> Any:
-    """Wait for what the coroutine has yielded, and take its next steps. The loop is hidden here."""
+    """Wait for what the coroutine has yielded, and take its next steps.
+
+    The loop is shown when this is called, and hidden when it returns or raises.
+    """
     aio = engine.aio
     set_running = engine.set_running
     wait = task.wait
     interruption: BaseException | None = None
+    shown = True
     try:
         while True:
             error: BaseException | None = None
@@ -376,16 +424,19 @@ def _go_on(engine: Engine, current: greenlet, task: GreenletTask, coroutine: Any
                 aio.call_soon(task.wake, None, context=engine._context)
             while error is None:
                 try:
-                    wait.block()
-                    if waits_for is not None:
-                        try:
-                            waits_for.result()
-                        except BaseException as e:
-                            error = e
-                    break
+                    if task.entered:
+                        shown = engine.to_runner(SHOWN) is SHOWN  # type: ignore[call-arg]
+                    else:
+                        if shown:
+                            set_running(None)
+                            shown = False
+                        shown = engine.park() is SHOWN
+                    if not wait.woken:
+                        raise wait._invalid()
                 except BaseException as e:
                     # kill, Timeout ...: the coroutine is cancelled as often as we are interrupted; the
                     # first wins
+                    shown = False
                     if interruption is None:
                         interruption = e
                     task.touched = True
@@ -395,10 +446,19 @@ def _go_on(engine: Engine, current: greenlet, task: GreenletTask, coroutine: Any
                         # (a forked child has another loop: what it was waiting for stays in the parent)
                         error = asyncio.CancelledError()
                         aio = engine.aio
+                else:
+                    if waits_for is not None:
+                        try:
+                            waits_for.result()
+                        except BaseException as e:
+                            error = e
+                    break
             task._waits_for = None
             if task._cancel_now and not isinstance(error, asyncio.CancelledError):
                 error = _cancelled(task)
-            set_running(aio)
+            if not shown:
+                set_running(aio)
+                shown = True
             _enter_task(aio, task)
             try:
                 waits_for = coroutine.send(None) if error is None else coroutine.throw(error)
@@ -413,10 +473,10 @@ def _go_on(engine: Engine, current: greenlet, task: GreenletTask, coroutine: Any
             finally:
                 error = None  # its traceback refers to this frame: no cycle through it
                 _leave_task(aio, task)
-                set_running(None)
     finally:
         interruption = None
         wait.greenlet = wait.target = None
+        set_running(None)
 
 
 def _arm(wait: Wait, current: greenlet) -> None:
@@ -513,7 +573,6 @@ class Blocking:
         except StopIteration as e:
             return e.value
         _leave_task(self.aio, task)
-        engine.set_running(None)
         try:
             return _go_on(engine, getcurrent(), task, steps, waits_for)
         finally:

@@ -1,0 +1,129 @@
+"""Entering greenlets at once: out of a callback of the loop, or in the middle of a task's step.
+
+Theory of operation
+===================
+
+Mostly a greenlet goes on when the drain comes to it. That is a callback more, a look at the clock, at the timers
+and at the sockets, a question whether anything is left to do, and the running loop is hidden and shown once more.
+Where nothing else is ready it can be switched to there and then, as nobody is overtaken:
+
+- :func:`enter`, in a callback of the loop (a safe point, as the drain itself is one), when what the greenlet has
+  awaited is done;
+- :func:`begin`, in a coroutine's step, for a greenlet that starts. Nothing below it on the stack moves.
+
+While it runs, "back to the hub" (``engine.to_runner``) means back to the greenlet that has entered it, and
+nothing is handed over to others (``engine.turns``). Both hold for greenlets that it starts as well, which run
+later, in a drain. What else has become ready meanwhile, and what only a drain decides (the next timer, whether
+anything is left to wait for), is left to a drain right after it.
+
+*Shown* is what is passed from one side to the other when the loop is not hidden at the switch: a greenlet that is
+entered to take the next step of a coroutine wants to see the loop, and one that goes back in the middle of a
+coroutine leaves it as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import _enter_task, _leave_task
+from typing import Any
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from bridge._core.engine import Engine
+
+__all__ = ["SHOWN", "begin", "can_enter", "enter"]
+
+#: Passed by a switch: the running loop is not hidden.
+SHOWN: Any = object()
+
+_switch_of = greenlet.switch.__get__
+
+
+def can_enter(engine: Engine) -> bool:
+    """In a callback of the loop: True if a greenlet may be entered now, before any drain."""
+    # not armed: nothing is ready, and no drain is under way or to come; and no watcher wants to be told of drains
+    return not (
+        engine.armed or engine.before or engine.after or engine.on_idle is not None or engine.destroyed
+    )
+
+
+def enter(engine: Engine, g: greenlet, place: Any) -> None:
+    """In a callback of the loop, if :func:`can_enter`: switch to ``g``, which gets SHOWN.
+
+    ``place.entered`` is true until it comes back.
+    """
+    heap = engine.heap
+    first = heap[0] if heap else None
+    engine.armed = engine.draining = place.entered = True
+    engine.turns = 0
+    came: Any = None
+    try:
+        # where the loop is ours the hub runs it, and takes our place as in any drain
+        came = g.switch(SHOWN) if engine.owned else _enter_adopted(engine, g)
+    except BaseException as e:
+        if engine.owned or g.dead:
+            _failed(engine, g, e)
+        else:
+            # thrown into the greenlet that runs the loop
+            place.entered = engine.draining = False
+            engine.set_running(engine.aio)
+            engine.arm()
+            raise
+    place.entered = engine.draining = False
+    if came is not SHOWN:
+        engine.set_running(engine.aio)
+    if engine.ready or engine.stopping or (heap and heap[0] is not first) or (engine.refs <= 0 and engine.owned):
+        # something that only a drain deals with; else the alarm stands for the first timer as it did
+        engine.entry()
+        return
+    engine.armed = False
+    if engine.ready:  # appended by another thread in between
+        engine.arm()
+
+
+def _failed(engine: Engine, g: greenlet, error: BaseException) -> None:
+    """As in the drain."""
+    if isinstance(error, GreenletExit):
+        engine.stopping = True  # thrown into the hub itself (a raw greenlet turns its own into a value)
+    else:
+        engine.handle_error(g, type(error), error, error.__traceback__)
+
+
+def _enter_adopted(engine: Engine, g: greenlet) -> Any:
+    """The runner is the greenlet that runs the loop. For the time being it is the parent as well."""
+    runner = getcurrent()
+    hub: Any = engine.error_handler
+    before = engine.to_runner
+    engine.to_runner = _switch_of(runner)
+    if hub.parent is not runner:
+        hub.parent = runner
+    child = g.parent is hub
+    if child:
+        g.parent = runner
+    try:
+        return g.switch(SHOWN)
+    finally:
+        engine.to_runner = before
+        if child and not g.dead:
+            g.parent = hub
+
+
+def begin(engine: Engine, aio: Any, g: greenlet, args: Any, kwargs: Any) -> Any:
+    """In a coroutine's step: start ``g``, a child of the current greenlet; returns what it comes back with."""
+    task = asyncio.current_task(aio)
+    before = engine.to_runner, engine.turns, engine.draining
+    engine.to_runner = _switch_of(getcurrent())
+    engine.turns = 0
+    engine.draining = True
+    if task is not None:
+        _leave_task(aio, task)
+    engine.set_running(None)
+    try:
+        return g.switch(*args, **kwargs)
+    finally:
+        engine.set_running(aio)
+        if task is not None:
+            _enter_task(aio, task)
+        engine.to_runner, engine.turns, engine.draining = before
+        if engine.ready and not engine.armed:
+            engine.arm()  # greenlets rely on a drain that goes on when they leave it
