@@ -3,22 +3,22 @@
 Theory of operation
 ===================
 
-Mostly a greenlet goes on when the drain comes to it. That is a callback more, a look at the clock, at the timers
-and at the sockets, a question whether anything is left to do, and the running loop is hidden and shown once more.
-Where nothing else is ready it can be switched to there and then, as nobody is overtaken:
+Mostly a greenlet goes on when the drain comes to it. That is a callback more, a look at the clock, at the
+timers and at the sockets, a question whether anything is left to do, and the running loop is hidden and shown
+once more. Where nothing else is ready it can be switched to there and then, as nobody is overtaken:
 
-- :func:`enter`, in a callback of the loop (a safe point, as the drain itself is one), when what the greenlet has
-  awaited is done;
+- :func:`enter`, in a callback of the loop (a safe point, as the drain itself is one), when what the greenlet
+  has awaited is done;
 - :func:`begin`, in a coroutine's step, for a greenlet that starts. Nothing below it on the stack moves.
 
 While it runs, "back to the hub" (``engine.to_runner``) means back to the greenlet that has entered it, and
-nothing is handed over to others (``engine.turns``). Both hold for greenlets that it starts as well, which run
-later, in a drain. What else has become ready meanwhile, and what only a drain decides (the next timer, whether
-anything is left to wait for), is left to a drain right after it.
+nothing is handed over to others (``engine.turns``). Both hold for greenlets that it starts as well, which
+run later, in a drain. What else has become ready meanwhile, and what only a drain decides (the next timer,
+whether anything is left to wait for), is left to a drain right after it.
 
-*Shown* is what is passed from one side to the other when the loop is not hidden at the switch: a greenlet that is
-entered to take the next step of a coroutine wants to see the loop, and one that goes back in the middle of a
-coroutine leaves it as it is.
+*Shown* is what is passed from one side to the other when the loop is not hidden at the switch: a greenlet that
+is entered to take the next step of a coroutine wants to see the loop, and one that goes back in the middle of
+a coroutine leaves it as it is. It may do so if ``engine.entered`` is this very greenlet.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from bridge._core.engine import Engine
 
-__all__ = ["SHOWN", "begin", "can_enter", "enter"]
+__all__ = ["SHOWN", "begin", "enter"]
 
 #: Passed by a switch: the running loop is not hidden.
 SHOWN: Any = object()
 
 _switch_of = greenlet.switch.__get__
 
-
-def can_enter(engine: Engine) -> bool:
-    """In a callback of the loop: True if a greenlet may be entered now, before any drain."""
-    # not armed: nothing is ready, and no drain is under way or to come; and no watcher wants to be told of drains
-    return not (
-        engine.armed or engine.before or engine.after or engine.on_idle is not None or engine.destroyed
-    )
+#: The greenlet that was entered and has not come back; None in a drain, and while no greenlet runs. Only the
+#: asyncio side knows of it, so that it is added to the engine here.
+Engine.entered = None  # type: ignore[attr-defined]
 
 
-def enter(engine: Engine, g: greenlet, place: Any) -> None:
-    """In a callback of the loop, if :func:`can_enter`: switch to ``g``, which gets SHOWN.
+def enter(engine: Any, g: greenlet) -> bool:
+    """In a callback of the loop, where no drain is armed: switch to ``g``, which gets SHOWN.
 
-    ``place.entered`` is true until it comes back.
+    False if nothing was done: a watcher wants to see drains.
     """
+    # as it is not armed nothing is ready, and no drain is under way or to come
+    if engine.before or engine.after or engine.on_idle is not None:
+        return False
     heap = engine.heap
     first = heap[0] if heap else None
-    engine.armed = engine.draining = place.entered = True
+    engine.armed = engine.draining = True
+    engine.entered = g
     engine.turns = 0
     came: Any = None
     try:
@@ -65,23 +65,31 @@ def enter(engine: Engine, g: greenlet, place: Any) -> None:
             _failed(engine, g, e)
         else:
             # thrown into the greenlet that runs the loop
-            place.entered = engine.draining = False
+            engine.draining = False
+            engine.entered = None
             engine.set_running(engine.aio)
             engine.arm()
             raise
-    place.entered = engine.draining = False
+    engine.draining = False
+    engine.entered = None
     if came is not SHOWN:
         engine.set_running(engine.aio)
-    if engine.ready or engine.stopping or (heap and heap[0] is not first) or (engine.refs <= 0 and engine.owned):
+    if (
+        engine.ready
+        or engine.stopping
+        or (engine.refs <= 0 and engine.owned)
+        or (heap and heap[0] is not first)
+    ):
         # something that only a drain deals with; else the alarm stands for the first timer as it did
         engine.entry()
-        return
+        return True
     engine.armed = False
     if engine.ready:  # appended by another thread in between
         engine.arm()
+    return True
 
 
-def _failed(engine: Engine, g: greenlet, error: BaseException) -> None:
+def _failed(engine: Any, g: greenlet, error: BaseException) -> None:
     """As in the drain."""
     if isinstance(error, GreenletExit):
         engine.stopping = True  # thrown into the hub itself (a raw greenlet turns its own into a value)
@@ -89,7 +97,7 @@ def _failed(engine: Engine, g: greenlet, error: BaseException) -> None:
         engine.handle_error(g, type(error), error, error.__traceback__)
 
 
-def _enter_adopted(engine: Engine, g: greenlet) -> Any:
+def _enter_adopted(engine: Any, g: greenlet) -> Any:
     """The runner is the greenlet that runs the loop. For the time being it is the parent as well."""
     runner = getcurrent()
     hub: Any = engine.error_handler
@@ -108,22 +116,26 @@ def _enter_adopted(engine: Engine, g: greenlet) -> Any:
             g.parent = hub
 
 
-def begin(engine: Engine, aio: Any, g: greenlet, args: Any, kwargs: Any) -> Any:
+def begin(engine: Any, aio: Any, g: greenlet, args: Any, kwargs: Any) -> Any:
     """In a coroutine's step: start ``g``, a child of the current greenlet; returns what it comes back with."""
     task = asyncio.current_task(aio)
-    before = engine.to_runner, engine.turns, engine.draining
+    before = engine.to_runner, engine.turns, engine.draining, engine.entered
     engine.to_runner = _switch_of(getcurrent())
     engine.turns = 0
     engine.draining = True
+    engine.entered = g
     if task is not None:
         _leave_task(aio, task)
     engine.set_running(None)
+    came: Any = None
     try:
-        return g.switch(*args, **kwargs)
+        came = g.switch(*args, **kwargs)
+        return came
     finally:
-        engine.set_running(aio)
+        if came is not SHOWN:
+            engine.set_running(aio)
         if task is not None:
             _enter_task(aio, task)
-        engine.to_runner, engine.turns, engine.draining = before
+        engine.to_runner, engine.turns, engine.draining, engine.entered = before
         if engine.ready and not engine.armed:
             engine.arm()  # greenlets rely on a drain that goes on when they leave it

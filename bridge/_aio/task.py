@@ -39,7 +39,7 @@ from greenlet import getcurrent, greenlet
 from bridge._core.engine import Engine, throw_into
 from bridge._core.waiting import Wait
 
-from .entering import SHOWN, can_enter, enter
+from .entering import SHOWN, enter
 
 __all__ = ["Blocking", "GreenletTask", "blocking_of", "drive", "wait_for_future"]
 
@@ -86,29 +86,44 @@ def _seen(task: asyncio.Task[Any]) -> None:
 class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
     """The current task of coroutines that one greenlet awaits. See above."""
 
+    __slots__ = (
+        "_cancel_message",
+        "_cancel_now",
+        "_listed",
+        "_name",
+        "_observed",
+        "_requests",
+        "_told",
+        "_waits_for",
+        "aio",
+        "awaiting",
+        "blocking",
+        "engine",
+        "touched",
+        "wait",
+    )
+
     #: For the engine: only the greenlet can end it. So the end of the loop does not wait for it, and it need
     #: not tell when what is awaited has ended, as the greenlet runs then.
     of_greenlet = True
+
     #: what is being awaited now, the outermost; None between two awaits
-    awaiting: Any = None
+    awaiting: Any
     #: somebody has cancelled it, waits for it, or has asked for more than whether it is done
-    touched = False
-    #: its greenlet was entered by a callback of the loop, which is where it goes back to
-    entered = False
-    blocking: Blocking | None = None
-    _observed = False
-    _listed = False
-    _told: asyncio.Future[Any] | None = None
-    _waits_for: Any = None
-    _cancel_now = False
-    _cancel_message: Any = None
-    _requests = 0
-    _name = ""
+    touched: bool
+    blocking: Blocking | None
+    _told: asyncio.Future[Any] | None
+    _waits_for: Any
+    _cancel_message: Any
 
     def __init__(self, engine: Engine) -> None:
         # not super().__init__(): see real()
         self.engine = engine
         self.aio = engine.aio
+        self.awaiting = self.blocking = self._told = self._waits_for = self._cancel_message = None
+        self.touched = self._observed = self._listed = self._cancel_now = False
+        self._requests = 0
+        self._name = ""
         wait = self.wait = Wait.__new__(Wait)
         wait.engine = engine
         wait.greenlet = wait.target = None
@@ -126,10 +141,9 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
         """It is to be found by all_tasks() for as long as it is not done."""
         if _unregister is not None:
             self.real()
-            _register_task(self)
-        elif not self._listed:
-            self._listed = True
-            _register_task(self)
+        else:
+            self._listed = True  # once is enough
+        _register_task(self)
 
     # -- for drive() --------------------------------------------------------------------------------
 
@@ -142,8 +156,7 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
         wait.woken = True
         engine = self.engine
         if not wait.queued:
-            if can_enter(engine):
-                enter(engine, wait.greenlet, self)  # type: ignore[arg-type]
+            if not engine.armed and enter(engine, wait.greenlet):  # type: ignore[arg-type]
                 return
             wait.queued = True
             wait.target = wait.greenlet
@@ -323,9 +336,10 @@ def drive(engine: Engine, current: greenlet, coroutine: Any) -> Any:
     except AttributeError:
         task = task_of(current, engine)
     else:
-        if task.aio is not engine.aio or task.ended:  # another loop: that of a forked child, too
+        # another loop, that of a forked child, too; or it has ended
+        if task.aio is not engine.aio or task._told is not None:
             task = task_of(current, engine)
-    aio = engine.aio
+    aio = task.aio
     task.awaiting = coroutine
     try:
         engine.set_running(aio)
@@ -342,7 +356,8 @@ def drive(engine: Engine, current: greenlet, coroutine: Any) -> Any:
             raise
         else:
             _leave_task(aio, task)
-            task.enlist()
+            if not task._listed:
+                task.enlist()
             engine.refs += 1  # a reason to go on, as any task; to ask all_tasks() is slow
             try:
                 result = _go_on(engine, current, task, coroutine, waits_for)
@@ -420,11 +435,13 @@ def _go_on(engine: Engine, current: greenlet, task: GreenletTask, coroutine: Any
             else:
                 # asyncio.sleep(0): after all that the loop has to call now, tasks that were made just
                 # before, say
-                _arm(wait, current)
+                wait.woken = False
+                wait.target = None
+                wait.greenlet = current
                 aio.call_soon(task.wake, None, context=engine._context)
             while error is None:
                 try:
-                    if task.entered:
+                    if engine.entered is current:  # type: ignore[attr-defined]
                         shown = engine.to_runner(SHOWN) is SHOWN  # type: ignore[call-arg]
                     else:
                         if shown:

@@ -54,6 +54,7 @@ from .current import (
 )
 from .errors import BlockingSwitchOutError, HubDestroyed, InvalidSwitchError, LoopExit
 from .loop import loop as Loop
+from .running import set_running
 from .waiter import Waiter
 from .waiting import Wait
 
@@ -118,6 +119,7 @@ class Hub(greenlet):
         if loop.owned:
             self.main_hub = loop.default
         loop.error_handler = self
+        loop.set_running = set_running
         # from here on a greenlet that blocks falls back to us, running or not
         self._switch = super().switch
         loop.to_runner = self._switch
