@@ -21,9 +21,10 @@ end awaited, as asyncio does with a task that is awaited.
 from __future__ import annotations
 
 import asyncio
+from asyncio import current_task
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any, TypeVar
+from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -31,9 +32,7 @@ from ._aio.entering import begin
 from ._core.hub import get_hub, hub_local
 from ._killing import throw_soon
 
-__all__ = ["begin_if_next", "call"]
-
-T = TypeVar("T")
+__all__ = ["begin_if_next", "call", "end_of"]
 
 _get_running_loop = asyncio._get_running_loop
 
@@ -82,31 +81,39 @@ def begin_if_next(g: greenlet) -> None:
     ready.popleft()
     g.parent = getcurrent()  # where a greenlet comes out that ends at once
     try:
-        begin(engine, aio, g, (), {})
+        begin(engine, aio, current_task(aio), g, (), {})
     finally:
         if not g.dead:
             g.parent = hub
 
 
-async def call(function: Callable[..., T], args: Any, kwargs: Any) -> T:
-    """In a coroutine: call a blocking function in a greenlet, in a copy of the context; return its result."""
-    aio: Any = _get_running_loop()
-    hub = hub_local.hub
-    engine = None if hub is None else hub.loop
-    if engine is None or engine.aio is not aio or (engine.owned and not engine.running):
+def call(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, _Call | None]:
+    """In a coroutine: call a blocking function in a greenlet, in a copy of the context.
+
+    Returns its result and None; or, if it has blocked, something and a call whose end is to be awaited.
+    """
+    hub: Any = hub_local.hub
+    engine: Any = None if hub is None else hub.loop
+    aio = None if engine is None else engine.aio
+    task = None if aio is None else current_task(aio)  # if there is one this is the loop that runs
+    if task is None or (engine.owned and not engine.running):
+        aio = _get_running_loop()
         hub = get_hub()
         engine = hub.loop
+        task = None if aio is None else current_task(aio)
     g = _Call()
     g.function = function
     g.gr_context = copy_context()
-    value = begin(engine, aio, g, args, kwargs)
+    value = begin(engine, aio, task, g, args, kwargs)
     if g.dead:
-        return value  # type: ignore[no-any-return]
-    g.parent = hub  # type: ignore[assignment]  # where it ends now
-    return await _end_of(g, aio)  # type: ignore[no-any-return]
+        return value, None
+    g.parent = hub  # where it ends now
+    return None, g
 
 
-async def _end_of(g: _Call, aio: Any) -> Any:
+async def end_of(g: _Call) -> Any:
+    """Await the end of a call that has blocked; return its result."""
+    aio: Any = _get_running_loop()
     future = g.future = aio.create_future()
     try:
         exception, value = await future

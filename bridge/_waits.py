@@ -33,7 +33,7 @@ _WAITING = {
     Greenlet._wait.__code__: "self",
     Greenlet._await_end.__code__: "self",
     Greenlet.__await__.__code__: "self",
-    _calling._end_of.__code__: "g",
+    _calling.end_of.__code__: "g",
 }
 
 

@@ -16,14 +16,13 @@ nothing is handed over to others (``engine.turns``). Both hold for greenlets tha
 run later, in a drain. What else has become ready meanwhile, and what only a drain decides (the next timer,
 whether anything is left to wait for), is left to a drain right after it.
 
-*Shown* is what is passed from one side to the other when the loop is not hidden at the switch: a greenlet that
-is entered to take the next step of a coroutine wants to see the loop, and one that goes back in the middle of
-a coroutine leaves it as it is. It may do so if ``engine.entered`` is this very greenlet.
+*Shown* is what is passed from one side to the other when the loop is not hidden at the switch: a greenlet
+that is entered to take the next step of a coroutine wants to see the loop, and one that goes back in the
+middle of a coroutine leaves it as it is. It may do so if ``engine.entered`` is this very greenlet.
 """
 
 from __future__ import annotations
 
-import asyncio
 from asyncio import _enter_task, _leave_task
 from typing import Any
 
@@ -116,9 +115,11 @@ def _enter_adopted(engine: Any, g: greenlet) -> Any:
             g.parent = hub
 
 
-def begin(engine: Any, aio: Any, g: greenlet, args: Any, kwargs: Any) -> Any:
-    """In a coroutine's step: start ``g``, a child of the current greenlet; returns what it comes back with."""
-    task = asyncio.current_task(aio)
+def begin(engine: Any, aio: Any, task: Any, g: greenlet, args: Any, kwargs: Any) -> Any:
+    """In a step of ``task``: start ``g``, a child of the current greenlet; returns what it comes back with.
+
+    ``task`` is None where a coroutine is stepped otherwise than by a task.
+    """
     before = engine.to_runner, engine.turns, engine.draining, engine.entered
     engine.to_runner = _switch_of(getcurrent())
     engine.turns = 0

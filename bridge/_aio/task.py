@@ -33,6 +33,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from itertools import count
 from typing import Any
+from weakref import ref
 
 from greenlet import getcurrent, greenlet
 
@@ -47,8 +48,14 @@ _numbers = count(1)
 
 #: Since 3.14 all_tasks() does not ask a task whether it is done: it has to be told.
 _unregister: Callable[[Any], object] | None = None
+#: Before, what all_tasks() looks at: the references of a set of weak references.
+_references: set[Any] = set()
 if sys.version_info >= (3, 14):
     _unregister = asyncio._unregister_task
+else:
+    _references = getattr(
+        asyncio.tasks, "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"
+    ).data
 
 
 class _StandIn(Coroutine[Any, Any, Any]):
@@ -92,6 +99,7 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
         "_listed",
         "_name",
         "_observed",
+        "_reference",
         "_requests",
         "_told",
         "_waits_for",
@@ -114,13 +122,15 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
     blocking: Blocking | None
     _told: asyncio.Future[Any] | None
     _waits_for: Any
+    _reference: ref[GreenletTask] | None
     _cancel_message: Any
 
     def __init__(self, engine: Engine) -> None:
         # not super().__init__(): see real()
         self.engine = engine
         self.aio = engine.aio
-        self.awaiting = self.blocking = self._told = self._waits_for = self._cancel_message = None
+        self.awaiting = self.blocking = self._told = self._waits_for = self._reference = None
+        self._cancel_message = None
         self.touched = self._observed = self._listed = self._cancel_now = False
         self._requests = 0
         self._name = ""
@@ -138,12 +148,25 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
             self._log_destroy_pending = False
 
     def enlist(self) -> None:
-        """It is to be found by all_tasks() for as long as it is not done."""
+        """It is to be found by all_tasks() for as long as it is not done, until :meth:`delist`."""
         if _unregister is not None:
             self.real()
+        elif self._reference is None:
+            # many greenlets await but once, and to be registered costs as much as all the rest: a reference
+            # of our own is quick to add and to remove
+            self._reference = ref(self)
+            _references.add(self._reference)
+            return
         else:
-            self._listed = True  # once is enough
+            self._listed = True  # for good: while it is done all_tasks() leaves it out
         _register_task(self)
+
+    def delist(self) -> None:
+        """Take back :meth:`enlist`."""
+        if _unregister is not None:
+            _unregister(self)
+        else:
+            _references.discard(self._reference)
 
     # -- for drive() --------------------------------------------------------------------------------
 
@@ -363,8 +386,8 @@ def drive(engine: Engine, current: greenlet, coroutine: Any) -> Any:
                 result = _go_on(engine, current, task, coroutine, waits_for)
             finally:
                 engine.refs -= 1
-                if _unregister is not None:
-                    _unregister(task)
+                if not task._listed:
+                    task.delist()
         if task._cancel_now:
             # as in asyncio: cancelled when there was nothing left to raise it in
             raise _cancelled(task)
