@@ -21,7 +21,6 @@ end awaited, as asyncio does with a task that is awaited.
 from __future__ import annotations
 
 import asyncio
-from asyncio import current_task
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
@@ -30,6 +29,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.entering import begin
 from ._core.hub import get_hub, hub_local
+from ._core.running import current_task
 from ._killing import throw_soon
 
 __all__ = ["begin_if_next", "call", "end_of"]

@@ -80,6 +80,7 @@ def enter(engine: Any, g: greenlet) -> bool:
         or (heap and heap[0] is not first)
     ):
         # something that only a drain deals with; else the alarm stands for the first timer as it did
+        del g, came  # not to be kept by this frame
         engine.entry()
         return True
     engine.armed = False
@@ -120,7 +121,7 @@ def begin(engine: Any, aio: Any, task: Any, g: greenlet, args: Any, kwargs: Any)
 
     ``task`` is None where a coroutine is stepped otherwise than by a task.
     """
-    before = engine.to_runner, engine.turns, engine.draining, engine.entered
+    to_runner, turns, draining, entered = engine.to_runner, engine.turns, engine.draining, engine.entered
     engine.to_runner = _switch_of(getcurrent())
     engine.turns = 0
     engine.draining = True
@@ -137,6 +138,6 @@ def begin(engine: Any, aio: Any, task: Any, g: greenlet, args: Any, kwargs: Any)
             engine.set_running(aio)
         if task is not None:
             _enter_task(aio, task)
-        engine.to_runner, engine.turns, engine.draining, engine.entered = before
+        engine.to_runner, engine.turns, engine.draining, engine.entered = to_runner, turns, draining, entered
         if engine.ready and not engine.armed:
             engine.arm()  # greenlets rely on a drain that goes on when they leave it
