@@ -814,3 +814,197 @@ async def test_awaited_greenlet_that_blocks_goes_on_below_the_hub() -> None:
         async with asyncio.timeout(0.002):
             await (g := bridge.spawn(bridge.sleep, 100))
     assert g.dead
+
+
+# -- greenlets that are entered out of the loop's callbacks -----------------------------------------------
+
+
+def test_awaiting_greenlets_take_turns_in_order() -> None:
+    turns = []
+
+    def work(name: int) -> None:
+        for _ in range(3):
+            bridge.await_(give(None))
+            turns.append(name)
+
+    bridge.joinall([bridge.spawn(work, name) for name in range(5)], raise_error=True)
+    assert turns == [*range(5)] * 3
+
+
+def test_loop_and_task_are_those_of_who_runs_whatever_the_greenlet_does_after_an_await() -> None:
+    aio = bridge.get_hub().aio_loop
+    wrong: list[str] = []
+
+    def check(where: str, plain: bool) -> None:
+        running = asyncio._get_running_loop()
+        task = asyncio.current_task(aio)
+        if (running is None, task is None) != (plain, plain):
+            wrong.append(f"{where}: {running}, {task}")
+
+    async def steps(end: Exception | None) -> None:
+        check("first step", False)
+        await asyncio.sleep(0)
+        check("next step", False)
+        if end is not None:
+            raise end
+
+    async def beside() -> None:
+        for _ in range(50):
+            check("another task", False)
+            await asyncio.sleep(0)
+
+    def work() -> None:
+        for turn in range(4):
+            check("before", True)
+            try:
+                bridge.await_(steps(Mine() if turn % 2 else None))
+            except Mine:
+                pass
+            check("after an await", True)
+            bridge.sleep(0)
+            check("after sleep(0)", True)
+            bridge.await_(steps(None))
+            bridge.sleep(0.0001)
+            check("after sleep()", True)
+            future = aio.create_future()
+            aio.call_soon(future.set_result, None)
+            bridge.await_(future)
+            check("after a future", True)
+            bridge.await_(bridge.sync_to_async(bridge.await_)(steps(None)))
+            check("after a call in a coroutine", True)
+
+    other = aio.create_task(beside())
+    bridge.joinall([bridge.spawn(work) for _ in range(3)], raise_error=True)
+    bridge.await_(other)
+    assert wrong == []
+
+
+def test_what_an_awaiting_greenlet_starts_runs_without_further_ado() -> None:
+    def work() -> list[int]:
+        bridge.await_(give(None))
+        found: list[int] = []
+        for number in range(3):
+            bridge.spawn(found.append, number)
+        bridge.await_(give(None))
+        return found
+
+    assert bridge.spawn(work).get() == [0, 1, 2]
+
+
+def test_timeouts_set_after_an_await_expire() -> None:
+    def work() -> str:
+        bridge.await_(give(None))
+        with Timeout(0.001, False):
+            Event().wait()
+        bridge.await_(give(None))
+        with Timeout(0.001, False):
+            bridge.await_(give(None, LONG))
+        return "both"
+
+    assert bridge.spawn(work).get() == "both"
+
+
+def test_an_exception_of_a_raw_greenlet_after_an_await_goes_to_the_hub() -> None:
+    hub: Any = bridge.get_hub()
+    errors: list[Any] = []
+    hub.handle_error = lambda context, type, value, tb: errors.append(type)
+    try:
+
+        def work() -> None:
+            bridge.await_(give(None))
+            raise Mine
+
+        g = bridge.spawn_raw(work)
+        while not g.dead:
+            bridge.sleep(0.001)
+    finally:
+        del hub.handle_error
+    assert errors == [Mine]
+    assert bridge.await_(give("goes on")) == "goes on"
+
+
+def test_a_greenlet_that_has_awaited_is_not_kept() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        g = bridge.spawn(bridge.await_, give(None))
+        g.join()
+        seen = weakref.ref(g)
+        del g
+        bridge.sleep(0)
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+def test_the_hub_is_the_parent_of_a_greenlet_that_awaits() -> None:
+    def work() -> list[Any]:
+        parents = []
+        for _ in range(2):
+            bridge.await_(give(None))
+            bridge.sleep(0)
+            parents.append(bridge.getcurrent().parent)
+        return parents
+
+    assert bridge.spawn(work).get() == [bridge.get_hub()] * 2
+
+
+def test_watchers_see_the_round_in_which_an_awaiting_greenlet_runs() -> None:
+    loop = bridge.get_hub().loop
+    rounds: list[str] = []
+    watcher = loop.prepare()
+    watcher.start(rounds.append, "round")
+    try:
+        bridge.await_(give(None))
+        del rounds[:]
+        bridge.await_(give(None))
+        assert rounds
+    finally:
+        watcher.stop()
+        watcher.close()
+
+
+def test_all_tasks_has_a_greenlets_task_for_as_long_as_it_waits() -> None:
+    aio = bridge.get_hub().aio_loop
+    before = len(asyncio.all_tasks(aio))
+    futures = [aio.create_future() for _ in range(3)]
+
+    async def wait(future: Any) -> None:
+        await future
+
+    def in_turn() -> None:
+        for future in futures:
+            bridge.await_(wait(future))
+
+    g = bridge.spawn(in_turn)
+    for future in futures:
+        bridge.sleep(0.001)
+        assert len(asyncio.all_tasks(aio)) == before + 1
+        future.set_result(None)
+    g.get()
+    assert len(asyncio.all_tasks(aio)) == before
+
+
+def test_a_future_that_a_killed_greenlet_has_awaited_is_left_as_it_was() -> None:
+    future = bridge.get_hub().aio_loop.create_future()
+    g = bridge.spawn(bridge.await_, future)
+    bridge.sleep(0.001)
+    g.kill()
+    assert not future.done()
+    with Timeout(0.001, False):
+        bridge.await_(future)
+    assert not future.done()
+    assert future.remove_done_callback(print) == 0
+    assert not future._callbacks
+    waiting = [bridge.spawn(bridge.await_, future) for _ in range(3)]
+    bridge.sleep(0)
+    future.set_result("value")
+    bridge.joinall(waiting)
+    assert [g.value for g in waiting] == ["value"] * 3
+
+
+def test_a_call_that_returns_the_greenlet_it_runs_in_gives_that() -> None:
+    async def work() -> Any:
+        return await bridge.sync_to_async(bridge.getcurrent)()
+
+    assert bridge.await_(work()).dead

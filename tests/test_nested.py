@@ -919,3 +919,135 @@ def test_drop_in_mode_installs_it(loop: str) -> None:
         """,
         start="",
     )
+
+
+# -- signals ----------------------------------------------------------------------------------------------
+
+SIGNALS = (
+    START
+    + """
+import os
+got = []
+aio = bridge.get_hub().aio_loop
+
+def send(*numbers):
+    for number in numbers:
+        count = len(got)
+        os.kill(os.getpid(), number)
+        with bridge.Timeout(30):
+            while len(got) == count:
+                bridge.sleep(0.001)
+
+def second_loop(main):
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(main(loop))
+    finally:
+        loop.close()
+
+until = bridge.event.Event()
+ready = bridge.event.Event()
+async def listen(loop):
+    loop.add_signal_handler(signal.SIGUSR2, got.append, "second")
+    ready.set()
+    while not until.is_set():
+        await asyncio.sleep(0.001)
+"""
+)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile", "after"])
+def test_signal_handlers_of_a_second_loop_leave_those_of_the_hubs_loop_alone(loop: str, when: str) -> None:
+    run(
+        loop,
+        f"""
+        when = {when!r}
+        bridge.sleep(0)
+        def add():
+            aio.add_signal_handler(signal.SIGUSR1, got.append, "hub")
+            watcher = bridge.get_hub().loop.signal(signal.SIGTERM)
+            watcher.start(got.append, "watcher")
+            return watcher
+        if when == "before":
+            watcher = add()
+        second = bridge.spawn(second_loop, listen)
+        ready.wait()
+        if when == "meanwhile":
+            watcher = add()
+        send(signal.SIGUSR2)
+        if when != "after":
+            send(signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR2)
+            assert got == ["second", "hub", "watcher", "second"], got
+        until.set()
+        second.get()
+        del got[:]
+        if when == "after":
+            watcher = add()
+        send(signal.SIGTERM, signal.SIGUSR1)
+        assert got == ["watcher", "hub"], got
+        assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+        watcher.stop()
+        aio.remove_signal_handler(signal.SIGUSR1)
+        """,
+        start=SIGNALS,
+    )
+
+
+def test_a_handler_that_a_second_loop_has_replaced_is_back_when_that_ends(loop: str) -> None:
+    run(
+        loop,
+        """
+        signal.signal(signal.SIGUSR2, lambda *_: got.append("program"))
+        send(signal.SIGUSR2)
+        second = bridge.spawn(second_loop, listen)
+        ready.wait()
+        send(signal.SIGUSR2)
+        until.set()
+        second.get()
+        send(signal.SIGUSR2)
+        assert got == ["program", "second", "program"], got
+        """,
+        start=SIGNALS,
+    )
+
+
+def test_the_handler_that_came_last_stays_when_a_second_loop_ends(loop: str) -> None:
+    run(
+        loop,
+        """
+        second = bridge.spawn(second_loop, listen)
+        ready.wait()
+        signal.signal(signal.SIGUSR2, lambda *_: got.append("program"))
+        until.set()
+        second.get()
+        send(signal.SIGUSR2)
+        assert got == ["program"], got
+        """,
+        start=SIGNALS,
+    )
+
+
+def test_a_loop_that_had_signal_handlers_before_it_ran_beside_the_hub_keeps_them(loop: str) -> None:
+    run(
+        loop,
+        """
+        mine = asyncio.SelectorEventLoop()
+        mine.add_signal_handler(signal.SIGUSR2, got.append, "second")
+        bridge.sleep(0.001)  # the hub begins
+        async def main():
+            ready.set()
+            while not until.is_set():
+                await asyncio.sleep(0.001)
+        second = bridge.spawn(mine.run_until_complete, main())
+        ready.wait()
+        aio.add_signal_handler(signal.SIGUSR1, got.append, "hub")
+        send(signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1)
+        assert got == ["hub", "second", "hub"], got
+        until.set()
+        second.get()
+        mine.close()
+        send(signal.SIGUSR1)
+        aio.remove_signal_handler(signal.SIGUSR1)
+        """,
+        start=SIGNALS,
+    )

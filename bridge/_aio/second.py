@@ -50,12 +50,15 @@ from greenlet import getcurrent, greenlet
 
 from bridge._core.current import get_hub, hub_local, of_thread
 from bridge._core.engine import Engine, throw_into
+from bridge._core.errors import BlockingSwitchOutError
 from bridge._core.hub import Hub
 from bridge._core.poller import READ, WRITE, Interest
 from bridge._core.waiting import Wait
 
+from . import signals
 from .awaiting import wait_for_task
 from .sharing import beside, in_portal, runs_already
+from .signals import share_signals
 
 __all__ = ["install"]
 
@@ -137,6 +140,7 @@ class _Run:
         self.outer = outer
         self.aside = of_thread.aside
         self.outer_state = _interpreter_state()
+        share_signals(aio)
         selector = aio._selector
         sharing = aio._selector = _Sharing(selector, self)
         for name in ("call_soon", "call_at", "stop"):
@@ -206,8 +210,15 @@ def _set_interpreter_state(state: tuple[Any, int]) -> None:
         sys.set_coroutine_origin_tracking_depth(depth)
 
 
-#: What runs, or ran, in each second loop.
-_runs: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+def _is_second(aio: Any) -> bool:
+    """True for a loop that runs beside a hub, or would if it were run here."""
+    if aio.is_running():
+        return "_bridge_run" in vars(aio)
+    try:
+        hub = beside()
+    except BlockingSwitchOutError:
+        hub = hub_local.hub  # in one of its callbacks
+    return hub is not None and hub.loop.aio is not aio
 
 
 def _run_for_portal(function: Callable[..., Any], *args: Any) -> Any:
@@ -395,5 +406,6 @@ def install() -> None:
     base.run_forever = functools.wraps(_run_forever)(_run_forever_beside)
     base.run_until_complete = functools.wraps(_run_until_complete)(_run_until_complete_beside)
     _install_uvloop()
+    signals.install(_is_second)
     Engine.run_loop = staticmethod(_run_hub)
     _install_loops_of_greenlets()
