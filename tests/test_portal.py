@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import bridge
+from bridge._aio.portal import Portal
 from bridge.event import Event
 from bridge.exceptions import BlockingSwitchOutError
 from bridge.lock import RLock
@@ -331,3 +332,15 @@ async def test_switching_to_the_hub_by_hand_is_refused_in_a_portal() -> None:
 
     with pytest.raises(BlockingSwitchOutError, match=r"hub\.wait"):
         await switch()
+
+
+@pytest.mark.asyncio
+async def test_a_portal_that_has_ended_cannot_be_awaited_again() -> None:
+    async def work() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    again = Portal(work())
+    assert await again == 1
+    with pytest.raises(RuntimeError, match="already awaited"):
+        await again

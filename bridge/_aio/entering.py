@@ -28,8 +28,6 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from bridge._core.engine import Engine
-
 __all__ = ["SHOWN", "begin", "enter"]
 
 #: Passed by a switch: the running loop is not hidden.
@@ -37,9 +35,6 @@ SHOWN: Any = object()
 
 _switch_of = greenlet.switch.__get__
 
-#: The greenlet that was entered and has not come back; None in a drain, and while no greenlet runs. Only the
-#: asyncio side knows of it, so that it is added to the engine here.
-Engine.entered = None  # type: ignore[attr-defined]
 
 
 def enter(engine: Any, g: greenlet) -> bool:
@@ -52,23 +47,33 @@ def enter(engine: Any, g: greenlet) -> bool:
         return False
     heap = engine.heap
     first = heap[0] if heap else None
+    owned = engine.owned
+    before = engine.to_runner
+    if not owned:
+        # else it is the hub that runs the loop, and takes our place as in any drain
+        runner = getcurrent()
+        hub = engine.error_handler
+        if hub.parent is not runner:
+            hub.parent = runner
+        engine.to_runner = _switch_of(runner)
     engine.armed = engine.draining = True
     engine.entered = g
     engine.turns = 0
     came: Any = None
     try:
-        # where the loop is ours the hub runs it, and takes our place as in any drain
-        came = g.switch(SHOWN) if engine.owned else _enter_adopted(engine, g)
+        came = g.switch(SHOWN)
     except BaseException as e:
-        if engine.owned or g.dead:
+        if owned:
             _failed(engine, g, e)
         else:
-            # thrown into the greenlet that runs the loop
+            # thrown into the greenlet that runs the loop: the errors of others come out in the hub
+            engine.to_runner = before
             engine.draining = False
             engine.entered = None
             engine.set_running(engine.aio)
             engine.arm()
             raise
+    engine.to_runner = before
     engine.draining = False
     engine.entered = None
     if came is not SHOWN:
@@ -95,25 +100,6 @@ def _failed(engine: Any, g: greenlet, error: BaseException) -> None:
         engine.stopping = True  # thrown into the hub itself (a raw greenlet turns its own into a value)
     else:
         engine.handle_error(g, type(error), error, error.__traceback__)
-
-
-def _enter_adopted(engine: Any, g: greenlet) -> Any:
-    """The runner is the greenlet that runs the loop. For the time being it is the parent as well."""
-    runner = getcurrent()
-    hub: Any = engine.error_handler
-    before = engine.to_runner
-    engine.to_runner = _switch_of(runner)
-    if hub.parent is not runner:
-        hub.parent = runner
-    child = g.parent is hub
-    if child:
-        g.parent = runner
-    try:
-        return g.switch(SHOWN)
-    finally:
-        engine.to_runner = before
-        if child and not g.dead:
-            g.parent = hub
 
 
 def begin(engine: Any, aio: Any, task: Any, g: greenlet, args: Any, kwargs: Any) -> Any:

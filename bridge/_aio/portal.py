@@ -64,9 +64,13 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
         self.coroutine = coroutine
+        # asyncio shows tasks by these. (A __getattr__ would make every access to an attribute slower.)
+        self.__name__ = getattr(coroutine, "__name__", type(coroutine).__name__)
+        self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
         self._greenlet: _PortalGreenlet | None = None
         # who is to be switched to by the next step: the portal's greenlet, or a foreign one below it
         self._inside: greenlet | None = None
+        self._step: Callable[[Any], Any] = _no_runner
         self._runner: greenlet | None = None
         #: switch to the greenlet that made the step
         self._to_runner: Callable[[Any], Any] = _no_runner
@@ -87,11 +91,12 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
         current = getcurrent()
         if current is not self._runner or self._interruption is not None:
             value = self._prepare(current, value)
-        yielded = self._inside.switch(value)  # type: ignore[union-attr]
+        yielded = self._step(value)
         if yielded is not _ENDED:
             return yielded
         self._finished = True
-        self._inside = None
+        self._inside = self._runner = None  # another step is refused
+        self._step = _no_runner
         result = self._result
         self._result = None
         if type(result) is not Thrown:
@@ -151,6 +156,7 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
             self._task = asyncio.current_task()
             g = self._greenlet = self._inside = _PortalGreenlet(self._run, runner)
             g.portal = self
+            self._step = g.switch
         elif self._greenlet.parent is not runner:
             self._greenlet.parent = runner
         # the task's context, which asyncio has entered for its steps, is the portal's
@@ -181,14 +187,12 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
         """In the portal's greenlet: drive the coroutine; what it yields goes to who made the step."""
         coroutine = self.coroutine
         send = coroutine.send
-        own = self._greenlet
         try:
             while True:
                 if type(message) is Thrown:
                     yielded = coroutine.throw(message.exception)
                 else:
                     yielded = send(message)
-                self._inside = own
                 message = self._to_runner(yielded)
         except StopIteration as e:
             self._result = e.value
@@ -198,8 +202,18 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
 
     def _yield(self, value: Any) -> Any:
         """From code below the coroutine: what it waits for goes to the task; returns what that sends."""
-        self._inside = getcurrent()
-        message = self._to_runner(value)
+        own = self._greenlet
+        current = getcurrent()
+        if current is own:
+            message = self._to_runner(value)
+        else:
+            self._inside = current
+            self._step = current.switch
+            try:
+                message = self._to_runner(value)
+            finally:
+                self._inside = own
+                self._step = own.switch  # type: ignore[union-attr]
         if type(message) is Thrown:
             raise message.exception
         return message
@@ -278,11 +292,6 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
         return get_hub().loop.call(callback, *args)
 
     # -- looking like a coroutine ------------------------------------------------------------------
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("__name__", "__qualname__"):  # asyncio shows tasks by them
-            return getattr(self.coroutine, name, type(self.coroutine).__name__)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def cr_frame(self) -> Any:

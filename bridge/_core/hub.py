@@ -120,6 +120,9 @@ class Hub(greenlet):
             self.main_hub = loop.default
         loop.error_handler = self
         loop.set_running = set_running
+        # The greenlet that was entered without a drain and has not come back; only the asyncio side does that
+        # (bridge._aio.entering).
+        loop.entered = None  # type: ignore[union-attr]
         # from here on a greenlet that blocks falls back to us, running or not
         self._switch = super().switch
         loop.to_runner = self._switch
@@ -167,13 +170,26 @@ class Hub(greenlet):
             parent.throw(LoopExit("This operation would block forever", self, _blocked_where(self)))
 
     def _drain_adopted(self) -> None:
-        self.loop.drain()
-        if self.loop.stopping:
-            self._closing = True
-            return
-        parent = self.parent
-        assert parent is not None
-        parent.switch()
+        loop: Any = self.loop
+        if loop.entered is None:
+            loop.drain()
+            if loop.stopping:
+                self._closing = True
+                return
+        back: Any = self.parent.switch if loop.entered is None else loop.to_runner  # type: ignore[union-attr]
+        while True:
+            try:
+                back()
+            except GreenletExit:
+                raise
+            except BaseException:
+                if loop.entered is None:
+                    raise
+                loop.handle_error(loop.entered, *sys.exc_info())
+            if loop.entered is None:
+                return  # it is another drain
+            # a greenlet of ours has ended that was entered without one: it is for who has entered it to go on
+            back = loop.to_runner
 
     def _enter(self) -> None:
         """The adopted loop's callback: hide the loop, drain in the hub, show the loop again."""
