@@ -23,8 +23,8 @@ from pathlib import Path
 import environments
 
 SERVER = Path(__file__).with_name("wsgi_server.py")
-#: What wrk sends, as its scripts say it. It would send the same bytes again and again, which no browsers do: with
-#: `vary` each request has a header of its own.
+#: What wrk sends, as its scripts say it. It would send the same bytes again and again, which no browsers do:
+#: with `vary` each request has a header of its own.
 POST = 'wrk.method = "POST"\nwrk.body = string.rep("p", 1024)\n'
 VARY = """
 local count = 0
@@ -130,7 +130,8 @@ def measure(url: str, case: Case, seconds: int, script: str) -> tuple[float, flo
     before = float(fetch(f"{url}/cpu"))
     command = ["wrk", "-t1", f"-c{case.connections}", f"-d{seconds}s", "--timeout", "20s"]
     said = subprocess.run(
-        [*command, *(["-s", script] if case.script else []), url], stdout=subprocess.PIPE, text=True, check=True
+        [*command, *(["-s", script] if case.script else []), url],
+        stdout=subprocess.PIPE, text=True, check=True,
     ).stdout
     spent = float(fetch(f"{url}/cpu")) - before
     if "Socket errors" in said or "Non-2xx" in said:

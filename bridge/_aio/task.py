@@ -179,7 +179,7 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
         wait.woken = True
         engine = self.engine
         if not wait.queued:
-            if not engine.armed and enter(engine, wait.greenlet):  # type: ignore[arg-type]
+            if not engine.armed and enter(engine, wait.greenlet):
                 return
             wait.queued = True
             wait.target = wait.greenlet
@@ -424,7 +424,7 @@ def wait_for_future(engine: Engine, current: greenlet, future: Any) -> Any:
         if not wait.woken:
             raise wait._invalid()
     except BaseException:
-        wait._over()
+        wait.give_up()
         future.remove_done_callback(task.wake)
         raise
     finally:
@@ -464,7 +464,7 @@ def _go_on(engine: Engine, current: greenlet, task: GreenletTask, coroutine: Any
                 aio.call_soon(task.wake, None, context=engine._context)
             while error is None:
                 try:
-                    if engine.entered is current:  # type: ignore[attr-defined]
+                    if engine.entered is current:
                         shown = engine.to_runner(SHOWN) is SHOWN  # type: ignore[call-arg]
                     else:
                         if shown:

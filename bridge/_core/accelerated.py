@@ -8,6 +8,7 @@ Nothing depends on them; without them the same things take longer. The environme
 - :mod:`bridge._core._switching` is the twin of :mod:`bridge._core.switching`: waits, the ready queue, and the
   hand-over from one greenlet to the next.
 - :mod:`bridge._core._queue` is the twin of :mod:`bridge._core.queues`: put and get that need not wait.
+- :mod:`bridge._core._running` hides and shows the running loop, on CPython 3.11.
 - :mod:`bridge._core._stack` notes where a greenlet was made.
 """
 

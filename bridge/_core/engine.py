@@ -163,7 +163,9 @@ class Engine(EngineBase):
     run_loop: Callable[[Any], None] = staticmethod(operator.methodcaller("run_forever"))
 
     def __init__(self, aio: asyncio.AbstractEventLoop, owned: bool = True) -> None:
-        from asyncio import _get_running_loop, _set_running_loop
+        from asyncio import _get_running_loop
+
+        from .running import set_running
 
         self.aio = aio
         self.owned = owned
@@ -184,6 +186,8 @@ class Engine(EngineBase):
         self.edges: Edges | None = None
         self.thread_ident = get_ident()
         self.draining = False
+        #: the greenlet that was switched to without a drain (see :mod:`bridge._aio.entering`)
+        self.entered: greenlet | None = None
         self.to_runner: Callable[[], Any] = _nothing  # switch to the greenlet that drains
         self.entry: Callable[[], None] = self._own_round
         #: callables run at the beginning and at the end of each drain (prepare and check watchers)
@@ -200,7 +204,7 @@ class Engine(EngineBase):
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
         self._context = contextvars.Context()
-        self.set_running: Callable[[Any], None] = _set_running_loop
+        self.set_running = set_running
         self.get_running: Callable[[], Any] = _get_running_loop
         self.probe: Callable[[], Any] = _get_running_loop
         self.running = False  # inside run_owned

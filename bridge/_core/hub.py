@@ -54,7 +54,6 @@ from .current import (
 )
 from .errors import BlockingSwitchOutError, HubDestroyed, InvalidSwitchError, LoopExit
 from .loop import loop as Loop
-from .running import set_running
 from .waiter import Waiter
 from .waiting import Wait
 
@@ -119,10 +118,6 @@ class Hub(greenlet):
         if loop.owned:
             self.main_hub = loop.default
         loop.error_handler = self
-        loop.set_running = set_running
-        # The greenlet that was entered without a drain and has not come back; only the asyncio side does that
-        # (bridge._aio.entering).
-        loop.entered = None  # type: ignore[union-attr]
         # from here on a greenlet that blocks falls back to us, running or not
         self._switch = super().switch
         loop.to_runner = self._switch
@@ -206,8 +201,8 @@ class Hub(greenlet):
         finally:
             loop.set_running(loop.aio)
             if loop.draining:
-                # Left by an exception thrown into our greenlet: the hub stands in the middle of the drain, which
-                # is to go on later. Until then nobody drains.
+                # Left by an exception thrown into our greenlet: the hub stands in the middle of the drain,
+                # which is to go on later. Until then nobody drains.
                 loop.draining = False
                 self._in_drain = True
                 loop.arm()
