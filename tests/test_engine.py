@@ -151,16 +151,20 @@ def test_a_timeout_ends_a_loop_of_sleep_0() -> None:
 
 def test_timers_go_off_in_order_of_time() -> None:
     order: list[int] = []
+    due: dict[int, float] = {}
     begin = time.monotonic() + 0.001
 
     def sleeper(n: int) -> None:
-        bridge.sleep(max(begin + n * 0.003 - time.monotonic(), 0))  # whenever this one begins
+        now = time.monotonic()
+        due[n] = max(begin + n * 0.003, now + 0.0001)  # whenever this one begins
+        bridge.sleep(due[n] - now)
         order.append(n)
 
     numbers = list(range(10))
     random.Random(3).shuffle(numbers)
     bridge.joinall([bridge.spawn(sleeper, n) for n in numbers])
-    assert order == list(range(10))
+    assert sorted(order) == list(range(10))
+    assert order == sorted(order, key=due.__getitem__)
 
 
 def test_sleep_never_ends_early() -> None:
