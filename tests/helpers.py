@@ -35,6 +35,58 @@ def let_others_run_until(condition: Callable[[], object]) -> None:
     raise AssertionError("it never came true")
 
 
+def rounds_in(seconds: float) -> int:
+    """How many rounds the hub makes while nothing is to be done."""
+    count: list[int] = []
+    with bridge.get_hub().loop.check(ref=False) as check:
+        check.start(count.append, 1)
+        bridge.sleep(seconds)
+    return len(count)
+
+
+class Pipes:
+    """Makes pipes, and closes at the end what is still open."""
+
+    def __init__(self, blocking: bool = True) -> None:
+        self.fds: set[int] = set()
+        self.blocking = blocking
+
+    def __enter__(self) -> Pipes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self.fds:
+            os.close(fd)
+
+    def __call__(self) -> tuple[int, int]:
+        r, w = os.pipe()
+        os.set_blocking(r, self.blocking)
+        os.set_blocking(w, self.blocking)
+        self.fds |= {r, w}
+        return r, w
+
+    def many(self, n: int) -> list[tuple[int, int]]:
+        return [self() for _ in range(n)]
+
+    def at(self, fd: int) -> int:
+        """A pipe whose reading end gets the number of a closed file; returns the writing end."""
+        r, w = os.pipe()
+        self.fds.update((os.dup2(r, fd), w))
+        if r != fd:
+            os.close(r)
+        return w
+
+    def closed(self) -> int:
+        """A number that no file has, and will not have soon."""
+        fd = os.dup2(self()[0], 900)
+        os.close(fd)
+        return fd
+
+    def close(self, fd: int, close: Callable[[int], None] = os.close) -> None:
+        self.fds.remove(fd)
+        close(fd)
+
+
 # -- other processes ------------------------------------------------------------------------------------
 
 

@@ -1159,8 +1159,11 @@ def test_the_mixin_needs_four_methods_only() -> None:
 # ---- order ----------------------------------------------------------------------------------------
 
 
-def trace(name: str, size: int | None, jobs: int, **kwargs: Any) -> str:
-    """What happens when: i(nput), s(tart), e(nd), r(esult) of each job, and o(ther greenlets)."""
+Use = Callable[[Pool, Callable[[int], int], list[str]], object]
+
+
+def trace(use: Use, size: int | None, others: int = 6) -> str:
+    """What happens when: s(tart), e(nd) of each job, what ``use`` notes, and o(ther greenlets)."""
     log: list[str] = []
 
     def job(x: int) -> int:
@@ -1170,21 +1173,30 @@ def trace(name: str, size: int | None, jobs: int, **kwargs: Any) -> str:
         log.append(f"e{x}")
         return x
 
-    def source() -> Iterator[int]:
-        for i in range(jobs):
-            log.append(f"i{i}")
-            yield i
-
     def other() -> None:
-        for _ in range(3):
+        for _ in range(others):
             log.append("o")
             bridge.sleep(0)
 
     beside = bridge.spawn(other)
-    for x in getattr(Pool(size), name)(job, source(), **kwargs):
-        log.append(f"r{x}")
+    use(Pool(size), job, log)
     beside.join()
     return "".join(log)
+
+
+def noting_input(log: list[str]) -> Iterator[int]:
+    """Five items; i(nput) is noted as they are taken."""
+    for i in range(5):
+        log.append(f"i{i}")
+        yield i
+
+
+def use_results(name: str, **kwargs: Any) -> Use:
+    def use(pool: Pool, job: Callable[[int], int], log: list[str]) -> None:
+        for x in getattr(pool, name)(job, noting_input(log), **kwargs):
+            log.append(f"r{x}")
+
+    return use
 
 
 @pytest.mark.parametrize(
@@ -1225,35 +1237,7 @@ def test_the_order_of_events_is_that_of_gevent(
     name: str, size: int | None, maxsize: int | None, expected: str
 ) -> None:
     kwargs = {} if maxsize is None else {"maxsize": maxsize}
-    assert trace(name, size, 5, **kwargs) == expected
-
-
-def trace_of_pool(use: Callable[[Pool, Callable[[int], int], list[str]], object], size: int | None) -> str:
-    """What happens when: s(tart), e(nd) of each job, what ``use`` notes, and o(ther greenlets)."""
-    log: list[str] = []
-
-    def job(x: int) -> int:
-        log.append(f"s{x}")
-        if x % 3:
-            bridge.sleep(0)
-        log.append(f"e{x}")
-        return x
-
-    def other() -> None:
-        for _ in range(6):
-            log.append("o")
-            bridge.sleep(0)
-
-    beside = bridge.spawn(other)
-    use(Pool(size), job, log)
-    beside.join()
-    return "".join(log)
-
-
-def noting_input(log: list[str]) -> Iterator[int]:
-    for i in range(5):
-        log.append(f"i{i}")
-        yield i
+    assert trace(use_results(name, **kwargs), size, others=3) == expected
 
 
 def use_map_async(pool: Pool, job: Callable[[int], int], log: list[str]) -> None:
@@ -1320,7 +1304,7 @@ def use_join(pool: Pool, job: Callable[[int], int], log: list[str]) -> None:
 def test_the_order_of_what_else_a_pool_does_is_that_of_gevent(
     use: Any, size: int | None, expected: str
 ) -> None:
-    assert trace_of_pool(use, size) == expected
+    assert trace(use, size) == expected
 
 
 # ---- random kills ---------------------------------------------------------------------------------

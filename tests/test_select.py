@@ -24,42 +24,15 @@ from bridge._core import poller as poller_module
 from bridge._fdwait import wait_fd, wait_read, wait_readwrite, wait_write
 from bridge.exceptions import BlockingSwitchOutError
 
+from .helpers import Pipes, rounds_in
+
 READ, WRITE = 1, 2
-
-
-class Pipes:
-    """Makes pipes and socket pairs, and closes at the end what is still open."""
-
-    def __init__(self) -> None:
-        self.fds: set[int] = set()
-
-    def __call__(self) -> tuple[int, int]:
-        r, w = os.pipe()
-        os.set_blocking(r, False)
-        os.set_blocking(w, False)
-        self.fds |= {r, w}
-        return r, w
-
-    def many(self, n: int) -> list[tuple[int, int]]:
-        return [self() for _ in range(n)]
-
-    def closed(self) -> int:
-        """A number that no file has, and will not have soon."""
-        fd = os.dup2(self()[0], 900)
-        os.close(fd)
-        return fd
-
-    def close(self, fd: int, close: Callable[[int], None] = os.close) -> None:
-        self.fds.remove(fd)
-        close(fd)
 
 
 @pytest.fixture
 def pipe() -> Iterator[Pipes]:
-    pipes = Pipes()
-    yield pipes
-    for fd in pipes.fds:
-        os.close(fd)
+    with Pipes(blocking=False) as pipes:
+        yield pipes
 
 
 def fill(w: int) -> None:
@@ -68,21 +41,6 @@ def fill(w: int) -> None:
             os.write(w, b"x" * 65536)
     except BlockingIOError:
         pass
-
-
-def rounds_in(seconds: float) -> int:
-    """How many rounds the hub makes while nothing is to be done."""
-    count = 0
-
-    def round() -> None:
-        nonlocal count
-        count += 1
-
-    check = bridge.get_hub().loop.check(ref=False)
-    check.start(round)
-    bridge.sleep(seconds)
-    check.stop()
-    return count
 
 
 # -- one descriptor -------------------------------------------------------------------------------

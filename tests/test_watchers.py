@@ -20,52 +20,17 @@ from bridge._core import children
 from bridge._core.watchers import EVENTS, READ, WRITE
 from bridge.event import Event
 
-from .helpers import both_loops, run_script, until
-
-
-class Pipes:
-    """Makes pipes, and closes at the end what is still open."""
-
-    def __init__(self) -> None:
-        self.fds: set[int] = set()
-
-    def __call__(self) -> tuple[int, int]:
-        ends = os.pipe()
-        self.fds.update(ends)
-        return ends
-
-    def at(self, fd: int) -> int:
-        """A pipe whose reading end gets the number of a closed file; returns the writing end."""
-        r, w = os.pipe()
-        self.fds.update((os.dup2(r, fd), w))
-        if r != fd:
-            os.close(r)
-        return w
-
-    def close(self, fd: int) -> None:
-        self.fds.remove(fd)
-        os.close(fd)
+from .helpers import Pipes, both_loops, rounds_in, run_script, until
 
 
 @pytest.fixture
 def pipe() -> Iterator[Pipes]:
-    pipes = Pipes()
-    yield pipes
-    for fd in pipes.fds:
-        os.close(fd)
+    with Pipes() as pipes:
+        yield pipes
 
 
 def loop() -> Any:
     return bridge.get_hub().loop
-
-
-def rounds_in(seconds: float) -> int:
-    """How many rounds the hub makes while nothing is to be done."""
-    count: list[int] = []
-    with loop().check(ref=False) as check:
-        check.start(count.append, 1)
-        bridge.sleep(seconds)
-    return len(count)
 
 
 # -- io -------------------------------------------------------------------------------------------
