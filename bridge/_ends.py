@@ -15,7 +15,8 @@ no more, so nothing is added to what may have been read already.
 
 *Heirs.* A job of ``imap`` concerns two accounts: its pool's, then the iterator's. A second link would double
 the cost of the end. So the second account may ask the link that is there to be told next (:func:`also`).
-A link that is taken back has to be asked for its heir, who then needs a link of his own (:meth:`Ends.leave`).
+There is one heir at the most; whoever comes later has a link of his own, and is told after him. A link that
+is taken back gives its heir a link of his own (:meth:`Ends.leave`).
 
 *Threads.* Greenlets end in the thread of their hub, except those that another thread kills before they have
 begun: only there the loop has to be called from outside.
@@ -89,7 +90,8 @@ def also(job: Any, receive: Callable[[Any, Any], object], token: Any) -> None:
     """
     if isinstance(job, Greenlet):
         link = job._links
-        if link.__class__ is Ends:  # atomic: another thread may kill it, but not between these lines
+        # atomic: another thread may kill it, but not between these lines
+        if link.__class__ is Ends and job not in link._heirs:
             link._heirs[job] = receive, token
             return
     job.rawlink(partial(receive, token))

@@ -1121,6 +1121,19 @@ def test_a_job_of_two_groups_has_one_result(name: str) -> None:
     assert not pool
 
 
+@pytest.mark.parametrize("cls", [IMap, IMapUnordered])
+def test_one_job_may_be_the_answer_to_several_items(cls: type[IMapUnordered[Any]]) -> None:
+    pool = Pool(2)
+    known: dict[int, Any] = {}
+
+    def spawn_once(func: Callable[..., Any], x: int) -> Any:
+        if x not in known:
+            known[x] = pool.spawn(func, x)
+        return known[x]
+
+    assert sorted(cls.spawn(square, [1, 2, 1, 1, 2], spawn=spawn_once)) == [1, 1, 1, 4, 4]
+
+
 @pytest.mark.parametrize("name", IMAPS)
 def test_an_account_that_fails_loses_no_result(name: str, errors: Errors) -> None:
     class Broken(Group):
