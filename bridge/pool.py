@@ -220,7 +220,8 @@ class Group(GroupMappingMixin):
 
     ``Group()`` or ``Group(greenlets)``. ``len``, ``in`` and iteration (in no particular order) tell who is
     in it; an empty group is false. Raises AssertionError for more than one argument and TypeError for
-    what is no iterable of greenlets. For the greenlets and the coroutines of one thread.
+    what is no iterable of greenlets. For the greenlets of one thread; its coroutines may call what does not
+    block, and below a portal everything.
     """
 
     #: What :meth:`spawn` makes; may be changed in a subclass, on the class and on an instance.
