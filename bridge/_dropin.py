@@ -23,6 +23,10 @@ gevent may be imported there: by modules that the fork server is told to preload
 put in front of the command. So where a command is a list and needs no quoting (everywhere but on Windows)
 it begins with the same step.
 
+*gunicorn's worker.* ``gunicorn -k gevent`` names a worker, not a module: one whose own parser takes ten times
+as long as anything it asks of gevent, so that it would be as slow on bridge as it is on gevent. In drop-in
+mode the name stands for bridge's worker, as `gevent` does everywhere; gunicorn's is there by its full name.
+
 The way not taken: one loop over ``sys.modules`` at installation. It would import everything, and would
 make every program look as if it had imported gevent, which libraries test for.
 """
@@ -128,6 +132,7 @@ def install_as_gevent() -> None:
     sys.meta_path.insert(0, _Finder())
     after_import("multiprocessing.spawn", _tell_children)
     after_import("multiprocessing.util", _begin_children)
+    after_import("gunicorn.workers", _provide_worker)
 
 
 def is_installed() -> bool:
@@ -249,6 +254,15 @@ def _tell_children(spawn: ModuleType) -> None:
         return data
 
     spawn.get_preparation_data = get_preparation_data_with_gevent  # type: ignore[attr-defined]
+
+
+def _provide_worker(workers: Any) -> None:
+    """Have gunicorn's name "gevent" for a worker stand for bridge's."""
+    from gunicorn import version_info  # type: ignore[import-untyped]
+
+    known = getattr(workers, "SUPPORTED_WORKERS", {})
+    if version_info >= (23,) and known.get("gevent") == "gunicorn.workers.ggevent.GeventWorker":
+        known["gevent"] = "bridge.gunicorn.BridgeWorker"
 
 
 class _InChild:

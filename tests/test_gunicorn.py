@@ -30,10 +30,12 @@ HUNG = 60
 
 BRIDGE = "bridge.gunicorn.BridgeWorker"
 PARSER = "bridge.gunicorn.BridgeParserWorker"
-GEVENT = "gevent"  # with a configuration that calls bridge.install_as_gevent()
+# with a configuration that calls bridge.install_as_gevent()
+GEVENT = "gevent"
+GUNICORN = "gunicorn.workers.ggevent.GeventWorker"
 
 both = pytest.mark.parametrize("worker", [BRIDGE, PARSER])
-every = pytest.mark.parametrize("worker", [BRIDGE, PARSER, GEVENT])
+every = pytest.mark.parametrize("worker", [BRIDGE, PARSER, GEVENT, GUNICORN])
 
 APPLICATION = """
 import os, sys, time, threading
@@ -95,7 +97,7 @@ VERSION = "1"
 CONFIG = """
 control_socket_disable = True
 import bridge
-if WORKER == "gevent":
+if not WORKER.startswith("bridge"):
     bridge.install_as_gevent()
 """
 
@@ -236,7 +238,7 @@ def start(folder: Path) -> Iterator[Any]:
         assert "Traceback" not in gunicorn.output or "/hog" in gunicorn.output, gunicorn.output
 
 
-@pytest.fixture(scope="module", params=[BRIDGE, PARSER, GEVENT])
+@pytest.fixture(scope="module", params=[BRIDGE, PARSER, GEVENT, GUNICORN])
 def shared(request: pytest.FixtureRequest) -> Iterator[Gunicorn]:
     """A gunicorn for all tests that do not need one of their own."""
     with tempfile.TemporaryDirectory() as path:
@@ -361,7 +363,7 @@ def test_errors_of_the_application_are_logged_and_answered(shared: Gunicorn) -> 
 
 def test_early_hints_and_raw_sockets(shared: Gunicorn) -> None:
     gunicorn = shared
-    if not hasattr(gunicorn_wsgi, "_make_early_hints_callback") and gunicorn.worker != BRIDGE:
+    if not hasattr(gunicorn_wsgi, "_make_early_hints_callback") and gunicorn.worker in (PARSER, GUNICORN):
         pytest.skip("this gunicorn's own parser has no early hints")
     answer = gunicorn.exchange(b"GET /hints HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     hints, final = answer.split(b"\r\n\r\n", 1)
@@ -377,6 +379,24 @@ def test_settings_of_gunicorn_s_parser_make_that_parse(start: Any) -> None:
     gunicorn.wait_for("parsed by gunicorn.*: casefold_http_method, proxy_protocol")
     request = b"PROXY TCP4 192.0.2.7 127.0.0.1 7777 80\r\nGET /environ?REMOTE_ADDR HTTP/1.0\r\n\r\n"
     assert gunicorn.exchange(request).endswith(b"\r\n\r\n192.0.2.7")
+
+
+@pytest.mark.parametrize(("worker", "name"), [(GEVENT, "BridgeWorker"), (GUNICORN, "GeventWorker")])
+@pytest.mark.parametrize("by", ["before", "configuration", "python -m bridge"])
+def test_in_drop_in_mode_the_worker_called_gevent_is_bridge_s(worker: str, name: str, by: str) -> None:
+    install = "import bridge; bridge.install_as_gevent()"
+    script = f"""
+from gunicorn.config import Config
+config = Config()
+{install if by == "configuration" else ""}
+config.set("worker_class", {worker!r})
+print(config.worker_class.__name__)
+"""
+    if by == "before":
+        script = f"{install}\n{script}"
+    command = [sys.executable, *(["-m", "bridge"] if by == "python -m bridge" else []), "-c", script]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HUNG)
+    assert said.stdout.splitlines()[-1:] == [name], said
 
 
 def test_the_access_log_has_what_the_format_asks_for(start: Any) -> None:
