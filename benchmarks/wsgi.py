@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 import environments
 
 SERVER = Path(__file__).with_name("wsgi_server.py")
-#: What wrk sends, as its scripts say it. It would send the same bytes again and again, which no browsers do:
+#: What wrk sends, as its scripts say it. It would send the same bytes again and again, which no browser does:
 #: with `vary` each request has a header of its own.
 POST = 'wrk.method = "POST"\nwrk.body = string.rep("p", 1024)\n'
 VARY = """
@@ -47,6 +48,7 @@ class Case:
     answer: int = 14
     post: bool = False
     vary: bool = False
+    gunicorn: bool = False
 
     @property
     def script(self) -> str:
@@ -65,6 +67,8 @@ CASES = (
     Case("vary_body_50", "body", "16 KiB body, each request another one", answer=16384, vary=True),
     Case("vary_echo_50", "echo", "POST, echoed, each another one", answer=1024, post=True, vary=True),
     Case("stream_50", "stream", "ten blocks of 1 KiB in chunks", answer=10240),
+    Case("gunicorn_50", "hello", "gunicorn -k gevent, hello, 50 connections", gunicorn=True),
+    Case("vary_gunicorn_50", "hello", "the same, each request another one", vary=True, gunicorn=True),
     Case("vary_stream_50", "stream", "the same, each request another one", answer=10240, vary=True),
 )
 
@@ -92,15 +96,19 @@ def commands() -> dict[str, list[str]]:
             say(f"{make.__name__} is not measured: {reason}")
             continue
         python, *options = implementation.command
-        found[implementation.name] = [python, *(["-m", "bridge"] if "-m" in options else []), str(SERVER)]
+        found[implementation.name] = [python, *(["-m", "bridge"] if "-m" in options else [])]
     return found
 
 
 @contextmanager
 def server(command: list[str], case: Case) -> Iterator[str]:
     """Run a server; its address."""
+    if case.gunicorn:
+        with gunicorn(command, case) as url:
+            yield url
+        return
     process = subprocess.Popen(
-        [*command, case.application],
+        [*command, str(SERVER), case.application],
         stdout=subprocess.PIPE,
         text=True,
         env=environments.worker_environment(),
@@ -116,6 +124,26 @@ def server(command: list[str], case: Case) -> Iterator[str]:
         process.wait()
 
 
+@contextmanager
+def gunicorn(command: list[str], case: Case) -> Iterator[str]:
+    """Run gunicorn with one worker of the kind that it calls gevent; its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(2048)
+        options = ["-k", "gevent", "-w", "1", "--worker-connections", "1000", "--keep-alive", "60"]
+        options += ["--log-level", "error", "-b", f"fd://{listener.fileno()}", "--chdir", str(SERVER.parent)]
+        process = subprocess.Popen(
+            [*command, "-m", "gunicorn", *options, f"wsgi_server:Chosen({case.application!r})"],
+            pass_fds=[listener.fileno()],
+            env={**environments.worker_environment(), "GUNICORN_CMD_ARGS": ""},
+        )
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
 def fetch(url: str, post: bool = False) -> bytes:
     """Return the body of the answer."""
     with urllib.request.urlopen(url, b"p" * 1024 if post else None, timeout=20) as answer:
@@ -129,10 +157,9 @@ def measure(url: str, case: Case, seconds: int, script: str) -> tuple[float, flo
         raise RuntimeError(f"{case.name}: {got} bytes instead of {case.answer}")
     before = float(fetch(f"{url}/cpu"))
     command = ["wrk", "-t1", f"-c{case.connections}", f"-d{seconds}s", "--timeout", "20s"]
-    said = subprocess.run(
-        [*command, *(["-s", script] if case.script else []), url],
-        stdout=subprocess.PIPE, text=True, check=True,
-    ).stdout
+    if case.script:
+        command += ["-s", script]
+    said = subprocess.run([*command, url], stdout=subprocess.PIPE, text=True, check=True).stdout
     spent = float(fetch(f"{url}/cpu")) - before
     if "Socket errors" in said or "Non-2xx" in said:
         raise RuntimeError(f"{case.name}: {said}")
