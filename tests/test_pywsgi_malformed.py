@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import bridge
 from bridge import socket
 from bridge.event import Event
-from bridge.pywsgi import WSGIHandler
+from bridge.pywsgi import WSGIHandler, _request
 
 from .pywsgi_client import Environ, Response, StartResponse, echo, hello, serving, yields
 
@@ -440,6 +440,22 @@ def test_a_connection_ends_if_reading_between_chunks_is_interrupted(chunks: byte
         assert client.answer().body == b"gave up"
         assert client.closed()
         assert paths == ["/"]
+
+
+def test_what_is_kept_of_requests_does_not_grow_with_them() -> None:
+    """Names of fields are looked up in a table, and a connection keeps its last head to compare."""
+    with serving(hello) as server:
+        client = server.connect()
+        for number in range(0, 4000, 50):
+            fields = "".join(f"X-Name-{n}: {n}\r\n" for n in range(number, number + 50))
+            client.send(GET + fields.encode() + b"\r\n").answer()
+    assert len(_request._names) <= 2000
+    parser = _request.HeadParser()
+    first = parser.parse(GET + b"A: b\r\n\r\n", 100)
+    assert parser.parse(GET + b"A: b\r\n\r\n", 100) is first
+    assert parser.parse(GET + b"A: c\r\n\r\n", 100).fields["HTTP_A"] == "c"
+    parser.parse(GET + b"A: " + b"c" * 3000 + b"\r\n\r\n", 100)
+    assert parser._last is not None and len(parser._last.head) < 100
 
 
 def test_trailers_change_nothing() -> None:
