@@ -20,7 +20,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 WORKER = Path(__file__).resolve().with_name("worker.py")
-PEERS = ("gevent==26.9.*", "uvloop; sys_platform != 'win32'")
+PEERS = ("gevent==26.9.*", "gunicorn>=23", "packaging", "uvloop; sys_platform != 'win32'")
 CLEARED = (
     "PYTHONPATH",
     "PYTHONHOME",
@@ -140,7 +140,7 @@ def _bridge() -> str:
     # an editable install follows the code; only what pyproject.toml says can make it stale
     digest = hashlib.sha256(project.read_bytes() + bytes(CHECKOUT)).hexdigest()
     place = hashlib.sha256(bytes(CHECKOUT)).hexdigest()[:8]
-    python = _environment(f"bridge-{place}", digest, ["-e", str(CHECKOUT)])
+    python = _environment(f"bridge-{place}", digest, ["-e", str(CHECKOUT), "gunicorn>=23"])
     if not _imports_checkout(python):
         raise Unavailable(_why_not(python))
     return python

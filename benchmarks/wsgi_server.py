@@ -1,4 +1,7 @@
-"""The measured process of `wsgi.py`: an application, written against `import gevent`. Argument: the case."""
+"""The measured process of `wsgi.py`: an application, written against `import gevent`. Argument: the case.
+
+gunicorn imports it for `Chosen`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
-
-from gevent import pywsgi, socket
 
 StartResponse = Callable[..., Any]
 BODY = b"x" * 16384
@@ -44,9 +45,22 @@ def cpu(_environ: dict[str, Any], start_response: StartResponse) -> Iterable[byt
 APPLICATIONS = {"hello": hello, "nodelay": hello, "body": body, "echo": echo, "stream": stream}
 
 
+class Chosen:
+    """The application of a case, which also tells how much CPU time it has used."""
+
+    def __init__(self, case: str) -> None:
+        self.application = APPLICATIONS[case]
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/cpu":
+            return cpu(environ, start_response)
+        return self.application(environ, start_response)
+
+
 def main() -> None:
+    from gevent import pywsgi, socket  # gunicorn's master is not to import it
+
     case = sys.argv[1]
-    application = APPLICATIONS[case]
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if case != "nodelay":
@@ -55,13 +69,7 @@ def main() -> None:
     listener.bind(("127.0.0.1", 0))
     listener.listen(2048)
     print(listener.getsockname()[1], flush=True)
-
-    def choose(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        if environ["PATH_INFO"] == "/cpu":
-            return cpu(environ, start_response)
-        return application(environ, start_response)
-
-    pywsgi.WSGIServer(listener, choose, log=None).serve_forever()
+    pywsgi.WSGIServer(listener, Chosen(case), log=None).serve_forever()
 
 
 if __name__ == "__main__":
