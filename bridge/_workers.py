@@ -26,7 +26,6 @@ result and its slot would be lost with it.
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import threading
@@ -45,6 +44,7 @@ from greenlet import greenlet
 
 from ._aio.awaiting import await_
 from ._core.callbacks import Callback
+from ._core.current import before_the_end
 from ._core.engine import Engine
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub, get_hub_if_exists, hub_local, of_thread
@@ -521,11 +521,8 @@ def format_hub(hub: Any) -> str:
 
 
 def register(owner: Any) -> None:
-    """See to it that ``owner``, a pool, is told of a fork, and its threads of the end of the process."""
+    """See to it that ``owner``, a pool, is told of a fork."""
     _owners.add(ref(owner, _owners.discard))
-    # anew for each, so that it comes before the end of the hub, which would wait for its pool
-    atexit.unregister(_at_exit)
-    atexit.register(_at_exit)
 
 
 def _after_fork() -> None:
@@ -553,5 +550,7 @@ def _at_exit() -> None:
         pause.acquire(True, 0.0005)
 
 
+# the end of the hub would wait for its pool
+before_the_end(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -765,3 +765,56 @@ def test_in_a_forked_child_the_greenlet_that_forked_is_the_main_thread(run_fresh
         print(type(threading.current_thread()).__name__)
     """)
     assert out.splitlines() == ["_MainThread MainThread True False", "a thread", "_MainThread"]
+
+
+# -- the end of the process --------------------------------------------------------------------------------
+
+
+def test_functions_for_the_end_of_the_process_have_the_hub_and_the_threads() -> None:
+    """Also those that were registered before there was a hub."""
+    out = run(
+        """
+import atexit, socket
+
+@atexit.register
+def end():
+    stop.set()
+    thread.join()
+    print("joined", bridge.spawn(int, "7").get(), bridge.get_hub().threadpool.apply(int, ("5",)))
+    print(socket.getaddrinfo("127.0.0.1", 80)[0][4])
+
+def work():
+    stop.wait()
+    print("stopped")
+
+stop = threading.Event()
+thread = threading.Thread(target=work, daemon=True)
+thread.start()
+bridge.get_hub().threadpool.apply(int)
+"""
+    )
+    assert out == "stopped\njoined 7 5\n('127.0.0.1', 80)\n"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_processes_end_with_what_they_put_into_queues_delivered(method: str, tmp_path: Path) -> None:
+    """The thread that feeds a queue is a greenlet, joined when the process ends."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from bridge import monkey; monkey.patch_all()\n"
+        "import multiprocessing, sys\n"
+        "def child(q):\n"
+        "    q.put('x' * 100000)\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context(sys.argv[1])\n"
+        "    q = context.Queue()\n"
+        "    process = context.Process(target=child, args=(q,))\n"
+        "    process.start()\n"
+        "    print(len(q.get()), flush=True)\n"
+        "    process.join()\n"
+        "    print(process.exitcode)\n"
+        "    q.put('ours')\n"
+    )
+    command = [sys.executable, "-W", "error", str(program), method]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr, done.returncode) == ("100000\n0\n", "", 0)

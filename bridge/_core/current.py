@@ -5,6 +5,7 @@ See :mod:`.hub` for the theory; that module registers the class of which hubs ar
 
 from __future__ import annotations
 
+import atexit
 import sys
 from _thread import _local, allocate_lock, get_ident
 from collections.abc import Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .hub import Hub
 
 __all__ = [
+    "before_the_end",
     "MAIN_THREAD_IDENT",
     "blocking_place",
     "get_hub",
@@ -223,8 +225,6 @@ def _new_hub(loop: Loop | None) -> Hub:
         hub.loop.adopt(hub._enter)
     hub_local.hub = hub
     _guard(hub)
-    if hub.thread_ident == MAIN_THREAD_IDENT:
-        _register_exit()
     return hub
 
 
@@ -240,20 +240,24 @@ def _guard(hub: Hub) -> None:
     guard.hubs.append(hub)
 
 
-_exit_registered = False
+#: What is called at the end of the process before the hub of the main thread ends.
+_before_the_end: list[Callable[[], object]] = []
 
 
-def _register_exit() -> None:
-    global _exit_registered
-    if not _exit_registered:
-        import atexit
-
-        _exit_registered = True
-        atexit.register(_at_exit)
+def before_the_end(function: Callable[[], object]) -> None:
+    """Have ``function()`` called at the end of the process, while the main thread still has its hub."""
+    _before_the_end.append(function)
 
 
 def _at_exit() -> None:
     """Leave the loop and close it, so that the interpreter ends without warnings."""
+    for function in reversed(_before_the_end):
+        function()
     for hub in (*of_thread.aside, hub_local.hub):
         if hub is not None and hub.loop is not None and hub.loop.owned and hub.parent is getcurrent():
             hub.destroy(destroy_loop=True)
+
+
+# Now, not when the first hub is made: functions for the end of the process are called in reverse order, and
+# those that programs and libraries register may still need greenlets, for example to join thread-greenlets.
+atexit.register(_at_exit)

@@ -16,6 +16,10 @@ queue stops the loop:
   ``with ProcessPoolExecutor()`` waits for its manager's thread, which therefore must not be a greenlet of
   the same thread. Where a loop runs when it gets its first job, that thread is a real one.
 
+*The end of a process*: it joins the threads that feed its queues, which are greenlets, in a function for
+:mod:`atexit`. In the processes that multiprocessing starts it registers that before anything of ours is
+imported, so that it would be called after the end of the hub. It is registered anew.
+
 And one is wrong for another reason. *Connections and sockets that are sent to other processes* are served by
 a thread that blocks all signals. In a greenlet that would take SIGTERM and Ctrl-C from the whole program, so
 it is a real thread.
@@ -27,6 +31,7 @@ whenever that is (:mod:`bridge._imports`). Only the modules' own classes are tou
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import select
@@ -57,6 +62,7 @@ _PAUSES = (0.0005, 0.02)
 
 def bind(views: dict[str, ModuleType]) -> None:
     """Do what is told above when the modules are imported."""
+    after_import("multiprocessing.util", _bind_end)
     after_import("multiprocessing.connection", _bind_connections)
     after_import("multiprocessing.synchronize", _bind_semaphores)
     after_import("concurrent.futures.process", functools.partial(_bind_executor, views))
@@ -67,6 +73,15 @@ def _own(module: ModuleType, name: str) -> Any:
     """The module's class of that name; None if somebody has put another there."""
     cls = getattr(module, name)
     return cls if cls.__module__ == module.__name__ else None
+
+
+# -- the end ------------------------------------------------------------------------------------------
+
+
+def _bind_end(util: Any) -> None:
+    """multiprocessing.util has been imported: its end comes before ours."""
+    atexit.unregister(util._exit_function)
+    atexit.register(util._exit_function)
 
 
 # -- connections ----------------------------------------------------------------------------------------
