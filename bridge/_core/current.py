@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .hub import Hub
 
 __all__ = [
-    "before_the_end",
     "MAIN_THREAD_IDENT",
+    "before_the_end",
     "blocking_place",
     "get_hub",
     "get_hub_class",
