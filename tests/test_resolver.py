@@ -74,9 +74,52 @@ def test_the_thread_resolver_lets_others_run() -> None:
     assert type(made).__module__ == "bridge.resolver.thread"
     assert made.pool is hub.threadpool
     ran = bridge.spawn(lambda: True)
-    assert made.gethostbyname("127.0.0.1") == "127.0.0.1"
+    assert made.gethostbyname("localhost") == "127.0.0.1"
     assert ran.dead
     assert "bridge.resolver.thread.Resolver" in repr(made)
+
+
+@pytest.mark.parametrize(
+    "name, args",
+    [
+        ("getaddrinfo", ("127.0.0.1", 80)),
+        ("getaddrinfo", (b"::1", None, 0, _socket.SOCK_STREAM)),
+        ("gethostbyname", ("127.0.0.1",)),
+        ("getnameinfo", (("127.0.0.1", 80), _socket.NI_NUMERICHOST | _socket.NI_NUMERICSERV)),
+    ],
+)
+def test_numbers_need_no_thread(name: str, args: tuple[Any, ...]) -> None:
+    from bridge.resolver.thread import Resolver
+
+    class WithoutThreads(Resolver):
+        @property
+        def pool(self) -> Any:
+            raise AssertionError("a thread was asked")
+
+    assert getattr(WithoutThreads(), name)(*args) == getattr(_socket, name)(*args)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("127.0.0.1", "http"),
+        ("::1", 80, _socket.AF_INET),
+        ("127.0.0.1", 80, _socket.AF_INET6, _socket.SOCK_STREAM, 0, getattr(_socket, "AI_V4MAPPED", 0)),
+        ("127.0.0.1", 80, 0, _socket.SOCK_STREAM, 0, _socket.AI_CANONNAME | _socket.AI_PASSIVE),
+        ("127.0.0.1", 80, 0, 9999),
+        ("127.0.0.1\0", 80),
+        ("fe80::1%nowhere", 80),
+        ("127.1", 80),
+    ],
+)
+def test_numbers_give_what_the_system_gives_in_every_case(args: tuple[Any, ...]) -> None:
+    def outcome(function: Any) -> Any:
+        try:
+            return function(*args)
+        except Exception as e:
+            return type(e), e.args
+
+    assert outcome(get_hub().resolver.getaddrinfo) == outcome(_socket.getaddrinfo)
 
 
 def test_the_configured_resolver_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
