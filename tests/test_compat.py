@@ -102,6 +102,14 @@ def test_hub_is_what_waits_for_watchers() -> None:
     """)
 
 
+def test_what_old_libraries_need_of_both_pythons() -> None:
+    run("""
+        from gevent._compat import exc_clear, iteritems, itervalues, izip, xrange
+        assert list(izip(iteritems({1: 2}), itervalues({1: 2}), xrange(5))) == [((1, 2), 2, 0)]
+        assert exc_clear() is None
+    """)
+
+
 def test_error_numbers_have_the_texts_of_the_system() -> None:
     run("""
         import errno, os

@@ -23,6 +23,7 @@ __all__ = [
     "WIN",
     "NativeStrIO",
     "PathLike",
+    "exc_clear",
     "fsdecode",
     "fsencode",
     "fspath",
@@ -30,6 +31,9 @@ __all__ = [
     "get_this_psutil_process",
     "hostname_types",
     "integer_types",
+    "iteritems",
+    "itervalues",
+    "izip",
     "monotonic",
     "native_path_types",
     "perf_counter",
@@ -57,8 +61,15 @@ native_path_types = (str, bytes)
 hostname_types = (str, bytes, bytearray)
 thread_mod_name = "_thread"
 xrange = range
+izip = zip
+iteritems = dict.items
+itervalues = dict.values
 NativeStrIO = io.StringIO
 _fspath = fspath
+
+
+def exc_clear() -> None:
+    """Do nothing: Python 3 forgets an exception at the end of its ``except`` clause."""
 
 
 def reraise(t: type[BaseException], value: BaseException, tb: TracebackType | None = None) -> NoReturn:
