@@ -24,7 +24,7 @@ from contextvars import copy_context
 from functools import partial
 from time import monotonic
 from types import CoroutineType, GenericAlias, TracebackType
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -71,6 +71,7 @@ class Greenlet(greenlet, Generic[T]):
 
     __slots__ = (
         "_exception",
+        "_function",
         "_kwargs",
         "_links",
         "_phase",
@@ -111,6 +112,8 @@ class Greenlet(greenlet, Generic[T]):
                     "arguments apart: spawn(func, arg), not spawn(func(arg))"
                 )
             self._run = run  # type: ignore[method-assign]
+        elif type(self)._run is _run_of:
+            self._run = _do_nothing  # type: ignore[method-assign]
         self.args = args
         self._kwargs = kwargs
         self.value = None
@@ -136,8 +139,10 @@ class Greenlet(greenlet, Generic[T]):
 
     # -- life -------------------------------------------------------------------------------------
 
-    def _run(self) -> Any:
-        """What a subclass overrides; without it a greenlet does nothing."""
+    if TYPE_CHECKING:
+
+        def _run(self, *args: Any, **kwargs: Any) -> Any:
+            """The function; a subclass may override it."""
 
     def run(self) -> None:
         """Call the function and keep the result. Called by the first switch, never directly."""
@@ -332,21 +337,14 @@ class Greenlet(greenlet, Generic[T]):
         if shown is not None:
             return shown
         func: Any = self._run
-        if getattr(func, "__func__", None) is Greenlet._run:
-            info = "_run"
+        bound = getattr(func, "__self__", None)
+        name = getattr(func, "__name__", None)
+        if name is None or inspect.ismodule(bound):
+            info = repr(func)
+        elif bound is None or bound is self:
+            info = name
         else:
-            bound = getattr(func, "__self__", None)
-            name = getattr(func, "__name__", None)
-            if name is None:
-                info = repr(func)
-            elif bound is self:
-                info = name
-            elif inspect.ismodule(bound):
-                info = repr(func)
-            elif bound is not None:
-                info = f"<bound method {type(bound).__name__}.{name} of {bound!r}>"
-            else:
-                info = name
+            info = f"<bound method {type(bound).__name__}.{name} of {bound!r}>"
         if self.args or self.kwargs:
             arguments = [repr(a)[:50] for a in self.args]
             arguments += [f"{k}={repr(v)[:50]}" for k, v in self.kwargs.items()]
@@ -623,6 +621,11 @@ class Greenlet(greenlet, Generic[T]):
         return True
 
     _notify_links = _tell
+
+
+# The place for the function is under the name that a subclass may give to a method instead. So most greenlets
+# do without a dictionary.
+Greenlet._run = _run_of = Greenlet.__dict__["_function"]  # type: ignore[method-assign]
 
 
 def _call_link(link: Callable[[Any], object], source: Any) -> None:
