@@ -40,9 +40,16 @@ typedef struct {
 
 static PyTypeObject *engine_type, *wait_type;
 
+/* greenlet's C API, and the method that programs may override. */
+static PyTypeObject *greenlet_type;
+static PyObject *(*greenlet_switch)(PyObject *greenlet, PyObject *args, PyObject *kwargs);
+static PyObject *(*greenlet_current)(void);
+static PyObject *plain_switch;
+static PyCFunction plain_function;
+
 /* What the modules in Python tell us when they are loaded. */
 static PyTypeObject *wait_class, *callback_class, *thrown_class;
-static PyObject *hub_local, *get_hub, *blocking_place, *getcurrent, *greenlet_exit;
+static PyObject *hub_local, *get_hub, *blocking_place, *greenlet_exit;
 
 static PyObject *empty;
 static PyObject *name_append, *name_appendleft, *name_popleft, *name_switch, *name_arm, *name_armed, *name_ready,
@@ -100,6 +107,41 @@ make_ready(PyObject *engine, PyObject *item)
         Py_DECREF(result);
     }
     return 0;
+}
+
+/* Switch to an entry of the ready queue that is no callback. A method of its own is honoured; greenlet's is called by
+   way of its C API, as each frame on the way there is kept, for as long as it is parked, with every greenlet. */
+static PyObject *
+switch_to(PyObject *entry)
+{
+    PyTypeObject *type = Py_TYPE(entry);
+    if (PyType_IsSubtype(type, greenlet_type) && _PyType_Lookup(type, name_switch) == plain_switch) {
+        return greenlet_switch(entry, NULL, NULL);
+    }
+    return PyObject_CallMethodNoArgs(entry, name_switch);
+}
+
+/* The same for what is bound to the greenlet that drains. */
+static PyObject *
+switch_back(Engine *self)
+{
+    PyObject *to_runner = self->to_runner;
+    if (to_runner == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "to_runner");
+        return NULL;
+    }
+    PyObject *came;
+    if (PyCFunction_CheckExact(to_runner) && PyCFunction_GET_FUNCTION(to_runner) == plain_function) {
+        PyObject *runner = Py_NewRef(PyCFunction_GET_SELF(to_runner));
+        came = greenlet_switch(runner, NULL, NULL);
+        Py_DECREF(runner);
+    }
+    else {
+        Py_INCREF(to_runner);
+        came = PyObject_CallNoArgs(to_runner);
+        Py_DECREF(to_runner);
+    }
+    return came;
 }
 
 /* Take the first entry; NULL without an exception: there is none. A new reference. */
@@ -167,13 +209,7 @@ engine_park(Engine *self, PyObject *ignored)
             if (PyErr_Occurred()) {
                 return NULL;
             }
-            if (self->to_runner == NULL) {
-                PyErr_SetString(PyExc_AttributeError, "to_runner");
-                return NULL;
-            }
-            PyObject *to_runner = Py_NewRef(self->to_runner);
-            came = PyObject_CallNoArgs(to_runner);
-            Py_DECREF(to_runner);
+            came = switch_back(self);
             break;
         }
         if (Py_TYPE(entry) == wait_class) {
@@ -192,13 +228,11 @@ engine_park(Engine *self, PyObject *ignored)
                 return NULL;
             }
             Py_DECREF(result);
-            PyObject *to_runner = Py_NewRef(self->to_runner);
-            came = PyObject_CallNoArgs(to_runner);
-            Py_DECREF(to_runner);
+            came = switch_back(self);
             break;
         }
         self->turns--;
-        came = PyObject_CallMethodNoArgs(entry, name_switch);
+        came = switch_to(entry);
         Py_DECREF(entry);
         break;
     }
@@ -320,7 +354,7 @@ engine_run_ready(Engine *self, PyObject *ignored)
                 continue;
             }
         }
-        PyObject *result = PyObject_CallMethodNoArgs(entry, name_switch);
+        PyObject *result = switch_to(entry);
         if (result != NULL) {
             Py_DECREF(result);
         }
@@ -427,7 +461,7 @@ wait_init(Wait *self, PyObject *args, PyObject *kwargs)
             return -1;
         }
     }
-    PyObject *current = PyObject_CallNoArgs(getcurrent);
+    PyObject *current = greenlet_current();
     if (current == NULL) {
         Py_DECREF(hub);
         return -1;
@@ -1071,7 +1105,6 @@ use_waits(PyObject *module, PyObject *args)
     Py_XSETREF(hub_local, Py_NewRef(local));
     Py_XSETREF(get_hub, Py_NewRef(hub));
     Py_XSETREF(blocking_place, Py_NewRef(place));
-    Py_XSETREF(getcurrent, Py_NewRef(current));
     Py_RETURN_NONE;
 }
 
@@ -1103,6 +1136,31 @@ add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **k
     }
     Py_DECREF(type);
     return failed;
+}
+
+/* The places in the table are those of greenlet.h, which is not needed for building that way. */
+static int
+use_greenlet(void)
+{
+    void **api = (void **)PyCapsule_Import("greenlet._C_API", 0);
+    if (api == NULL) {
+        return -1;
+    }
+    greenlet_type = (PyTypeObject *)api[0];
+    *(void **)&greenlet_current = api[4];
+    *(void **)&greenlet_switch = api[6];
+    PyObject *method = PyObject_GetAttr((PyObject *)greenlet_type, name_switch);
+    if (method == NULL) {
+        return -1;
+    }
+    if (Py_TYPE(method) != &PyMethodDescr_Type) {
+        Py_DECREF(method);
+        PyErr_SetString(PyExc_ImportError, "greenlet.switch is not the method that was expected");
+        return -1;
+    }
+    plain_function = ((PyMethodDescrObject *)method)->d_method->ml_meth;
+    Py_XSETREF(plain_switch, method);
+    return 0;
 }
 
 /* Lines are deques. */
@@ -1144,6 +1202,9 @@ execute(PyObject *module)
         || intern(&name_invalid, "_invalid") < 0 || intern(&name_dead, "dead") < 0
         || intern(&name_woken, "woken") < 0 || intern(&name_wake, "wake") < 0 || intern(&name_trim, "trim") < 0
         || intern(&name_pop, "pop") < 0 || intern(&name_bury, "_bury") < 0) {
+        return -1;
+    }
+    if (use_greenlet() < 0) {
         return -1;
     }
     if (add_type(module, "EngineBase", &engine_spec, &engine_type) < 0
