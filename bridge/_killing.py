@@ -27,19 +27,18 @@ def _not_begun(g: Any) -> bool:
 
 
 class _Delivery:
-    """An entry of the ready queue that raises an exception in a greenlet; it is switched to like one."""
+    """An entry of the ready queue that raises an exception in a greenlet; the hub switches to it."""
 
-    __slots__ = ("exception", "greenlet", "killer", "loop")
+    __slots__ = ("exception", "greenlet", "killer")
 
-    def __init__(self, loop: Any, g: greenlet, exception: Any, killer: Wait | None = None) -> None:
-        self.loop = loop
+    def __init__(self, g: greenlet, exception: Any, killer: Wait | None = None) -> None:
         self.greenlet = g
         self.exception = exception
         #: who waits for the delivery, and goes on right after it
         self.killer = killer
 
     def switch(self) -> Any:
-        """From the hub, or from a greenlet that hands over."""
+        """From the hub: nobody hands over to this."""
         if self.killer is not None:
             self.killer.wake_next()
         g = self.greenlet
@@ -48,9 +47,7 @@ class _Delivery:
                 g.throw(self.exception)
             else:
                 return throw_into(g, self.exception)
-        if self.loop.draining_in_current():
-            return ()
-        return self.loop.to_runner()  # nobody to hand over to: the hub goes on
+        return ()
 
 
 def is_exception(exception: Any) -> bool:
@@ -76,7 +73,7 @@ def throw_soon(g: greenlet, exception: Any, killer: Wait | None = None) -> None:
     loop = hub_of(g).loop
     if not is_exception(exception):
         exception = no_exception(exception)
-    loop.ready.append(_Delivery(loop, g, exception, killer))
+    loop.ready.append(_Delivery(g, exception, killer))
     if not loop.armed:
         loop.arm()
 
@@ -84,7 +81,7 @@ def throw_soon(g: greenlet, exception: Any, killer: Wait | None = None) -> None:
 def throw_next(g: greenlet, exception: BaseException | type[BaseException]) -> None:
     """Have ``exception`` raised in ``g`` before anything else runs, as a signal would."""
     loop = hub_of(g).loop
-    loop.ready.appendleft(_Delivery(loop, g, exception))
+    loop.ready.appendleft(_Delivery(g, exception))
     if not loop.armed:
         loop.arm()
 
@@ -136,4 +133,4 @@ def _throw_all(loop: Any, greenlets: list[Any], exception: Any, wait: Wait | Non
     """In the hub: one after the other, with nobody in between, even if one of them blocks again."""
     if wait is not None:
         wait.wake_next()
-    loop.ready.extendleft(_Delivery(loop, g, exception) for g in reversed(greenlets))
+    loop.ready.extendleft(_Delivery(g, exception) for g in reversed(greenlets))

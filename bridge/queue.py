@@ -238,6 +238,8 @@ class SimpleQueue(QueueBase, Iterated[T]):
     def _put_slowly(self, item: T, block: bool, timeout: float | Timeout | None) -> None:
         """put(): full, shut down, with a timeout, or the methods of a subclass are to be used."""
         if block and timeout is not None:
+            if isinstance(timeout, int | float) and timeout < 0 and not self._has_place():
+                raise Full  # as in gevent: what is left of a deadline may be negative
             check_timeout(timeout)
         if self._try_put(item) is not NOT_YET:
             return

@@ -1284,3 +1284,19 @@ def test_what_is_printed_of_a_failed_greenlet_shows_its_arguments(capsys: pytest
 
 def _raiser_of(number: int, how: str) -> None:
     raise ValueError(number, how)
+
+
+def test_the_error_of_a_raw_greenlet_is_its_own_whoever_let_it_run(
+    errors: list[tuple[Any, BaseException]],
+) -> None:
+    def fail() -> None:
+        raise ValueError("expected")
+
+    bridge.sleep(0)
+    for _ in range(3):
+        other = bridge.spawn(bridge.sleep, 0)
+        raw = bridge.spawn_raw(fail)
+        other.join()
+        bridge.sleep(0)
+        assert [context for context, _ in errors] == [raw]
+        errors.clear()

@@ -242,11 +242,9 @@ def test_limits(cls: Any) -> None:
     queue.put(1, False, -1)
     assert queue.get() == 1
     queue.put(1, timeout=1)
-    for kwargs in ({"block": False}, {"timeout": 0}, {"timeout": 0.001}):
+    for kwargs in ({"block": False}, {"timeout": 0}, {"timeout": 0.001}, {"timeout": -1}):
         with pytest.raises(Full):
             queue.put(2, **kwargs)
-    with pytest.raises(ValueError, match="non-negative"):
-        queue.put(2, timeout=-1)
     with pytest.raises(TypeError):
         queue.put(2, timeout="x")
     assert not queue._getters and not queue._putters
@@ -547,3 +545,12 @@ def test_100_000_waiters_killed_in_random_order_cost_linear_time() -> None:
 @pytest.mark.parametrize("cls", [*QUEUES, Channel])
 def test_the_classes_can_be_subscripted_in_annotations(cls: Any) -> None:
     assert isinstance(cls[int], types.GenericAlias) and cls[int].__origin__ is cls
+
+
+def test_a_deadline_that_is_over_finds_the_queue_full() -> None:
+    queue = Queue[int](1, [1])
+    with pytest.raises(Full):
+        queue.put(2, timeout=-0.5)
+    assert queue.get() == 1
+    with pytest.raises(ValueError, match="non-negative"):
+        queue.put(2, timeout=-0.5)

@@ -22,6 +22,7 @@ import pytest
 import bridge
 from bridge import socket
 from bridge._core import poller as poller_module
+from bridge._core.switching import EngineBase
 from bridge.exceptions import BlockingSwitchOutError, LoopExit
 
 Pair = tuple[socket.socket, socket.socket]
@@ -555,3 +556,44 @@ def test_what_ends_a_blocking_recv_has_no_other_error_as_its_context() -> None:
         bridge.sleep(0)
         reader.kill(ValueError("stop"))
         assert reader.exception is not None and reader.exception.__context__ is None
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.skipif(
+    not hasattr(EngineBase.park, "__objclass__"), reason="a frame of Python keeps what it calls"
+)
+def test_a_greenlet_that_fails_does_not_live_on_in_those_who_let_it_run(printed: Any) -> None:
+    def fail(sock: socket.socket) -> None:
+        raise ValueError("expected")
+
+    def fail_later(sock: socket.socket) -> None:
+        bridge.sleep(0)
+        fail(sock)
+
+    for function in (fail, fail_later) * 3:
+        a, b = socket.socketpair()
+        with a:
+            a.settimeout(5)
+            bridge.spawn(function, b)
+            bridge.spawn(bridge.sleep, 10)
+            del b
+            assert a.recv(1) == b""
+    assert "expected" in printed.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_killed_greenlet_does_not_live_on_in_those_who_let_it_run() -> None:
+    def hold(sock: socket.socket) -> None:
+        bridge.sleep(10)
+
+    for _ in range(3):
+        a, b = socket.socketpair()
+        with a:
+            a.settimeout(5)
+            holder = bridge.spawn(hold, b)
+            del b
+            bridge.sleep(0)
+            bridge.spawn(bridge.sleep, 10)
+            holder.kill(block=False)
+            del holder
+            assert a.recv(1) == b""

@@ -15,6 +15,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *ready;     /* deque */
     PyObject *to_runner; /* to_runner() switches to the greenlet that drains */
+    PyObject *recent;    /* who was switched to last, in a drain */
     PyObject *stale;     /* dict: how many of its wake-ups a greenlet has cancelled */
     Py_ssize_t turns;    /* hand-overs that are left until somebody looks at the clock */
     char armed;          /* an append to ready will be seen without further ado */
@@ -220,8 +221,8 @@ engine_park(Engine *self, PyObject *ignored)
             }
             entry = target;
         }
-        else if (Py_TYPE(entry) == callback_class) {
-            /* those expect to be called in the hub */
+        else if (!PyObject_TypeCheck(entry, greenlet_type)) {
+            /* callbacks, and exceptions that are to be delivered: those are for the hub */
             PyObject *result = PyObject_CallMethodOneArg(self->ready, name_appendleft, entry);
             Py_DECREF(entry);
             if (result == NULL) {
@@ -232,8 +233,11 @@ engine_park(Engine *self, PyObject *ignored)
             break;
         }
         self->turns--;
+        /* The reference is not this frame's, which lasts until our own wait ends: a greenlet that has ended, and what
+           its exception refers to, would last as long. (Once the stack has been switched, greenlet asks nothing more
+           of what was switched to: see the end of its g_switch().) */
+        Py_XSETREF(self->recent, entry);
         came = switch_to(entry);
-        Py_DECREF(entry);
         break;
     }
     if (came != NULL && came != empty && Py_TYPE(came) == thrown_class) {
@@ -354,15 +358,22 @@ engine_run_ready(Engine *self, PyObject *ignored)
                 continue;
             }
         }
+        Py_XSETREF(self->recent, entry);
         PyObject *result = switch_to(entry);
+        /* who has come back to us is the last of those who have handed over to one another */
+        PyObject *last = self->recent;
+        self->recent = NULL;
+        int failed = 0;
         if (result != NULL) {
             Py_DECREF(result);
         }
-        else if (handle_error((PyObject *)self, entry) < 0) {
-            Py_DECREF(entry);
+        else {
+            failed = handle_error((PyObject *)self, last == NULL ? Py_None : last) < 0;
+        }
+        Py_XDECREF(last);
+        if (failed) {
             return NULL;
         }
-        Py_DECREF(entry);
     }
     Py_RETURN_NONE;
 }
@@ -411,6 +422,7 @@ engine_traverse(Engine *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->ready);
     Py_VISIT(self->to_runner);
+    Py_VISIT(self->recent);
     Py_VISIT(self->stale);
     return 0;
 }
@@ -420,6 +432,7 @@ engine_clear(Engine *self)
 {
     Py_CLEAR(self->ready);
     Py_CLEAR(self->to_runner);
+    Py_CLEAR(self->recent);
     Py_CLEAR(self->stale);
     return 0;
 }

@@ -258,10 +258,6 @@ class Engine(EngineBase):
             self.armed = True
             self.entry()
 
-    def draining_in_current(self) -> bool:
-        """True if the current greenlet is the one that drains (the hub)."""
-        return bool(self.to_runner.__self__ is getcurrent())  # type: ignore[attr-defined]
-
     def make_ready(self, g: greenlet) -> None:
         """Have the hub switch to ``g``. This thread only."""
         self.ready.append(g)

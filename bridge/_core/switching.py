@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from greenlet import greenlet
+
 from .accelerated import accelerator
 
 if TYPE_CHECKING:
@@ -244,6 +246,8 @@ class EngineBase:
     turns: int
     #: see "Armed" in :mod:`.engine`
     armed: bool
+    #: who was switched to last, in a drain
+    recent: Any = None
     #: switch to the greenlet that drains
     to_runner: Callable[[], Any]
     thread_ident: int
@@ -270,11 +274,15 @@ class EngineBase:
                 item = item.target
                 if item is None:
                     continue
-            elif kind is _callback_class:
-                ready.appendleft(item)  # those expect to be called in the hub
+            elif not issubclass(kind, greenlet):
+                # callbacks, and exceptions that are to be delivered: those are for the hub
+                ready.appendleft(item)
                 came = self.to_runner()
                 break
             self.turns = turns - 1
+            self.recent = item
+            # This frame refers to whom it switches to for as long as it is parked. The compiled twin does
+            # not, so that what has ended meanwhile is freed.
             came = item.switch()
             break
         else:
@@ -321,14 +329,16 @@ class EngineBase:
                 elif stale and item in stale:
                     self._drop_stale(item)
                     continue
+                self.recent = item
                 try:
                     item.switch()
                 except _greenlet_exit:
                     raise
                 except BaseException:
-                    self.handle_error(item, *sys.exc_info())
+                    # who has come back to us is the last of those who have handed over to one another
+                    self.handle_error(self.recent, *sys.exc_info())
         finally:
-            item = callback = None  # a traceback may keep this frame
+            item = callback = self.recent = None  # a traceback may keep this frame
 
     def call(self, callback: Callable[..., Any], /, *args: Any) -> Callback:
         """Have the hub call ``callback(*args)`` after what is ready now. This thread only."""
