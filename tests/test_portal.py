@@ -344,3 +344,17 @@ async def test_a_portal_that_has_ended_cannot_be_awaited_again() -> None:
     assert await again == 1
     with pytest.raises(RuntimeError, match="already awaited"):
         await again
+
+
+@pytest.mark.asyncio
+async def test_a_portal_awaited_by_a_greenlet_that_was_begun_in_a_portal_is_one_of_its_own() -> None:
+    @bridge.portal
+    async def nested(depth: int) -> int:
+        bridge.sleep(0)
+        if not depth:
+            return 0
+        below = bridge.sync_to_async(lambda: bridge.await_(nested(depth - 1)))
+        return 1 + bridge.await_(below())
+
+    assert await nested(3) == 3
+    assert await bridge.spawn(lambda: bridge.await_(nested(3))) == 3

@@ -38,7 +38,7 @@ from bridge._core.callbacks import Callback
 from bridge._core.current import get_hub, set_portal_finder
 from bridge._core.engine import Thrown, Timer, register_interrupter
 
-from .task import Blocking, blocking_of
+from .task import Blocking, blocking_of, is_stepping
 
 __all__ = ["Portal", "find_portal", "install_task_factory", "portal"]
 
@@ -335,9 +335,9 @@ def find_portal(current: greenlet) -> Portal[Any] | Blocking | None:
     while g is not None:
         if type(g) is _PortalGreenlet:
             return g.portal
-        blocking = blocking_of(g)
-        if blocking is not None:
-            return blocking
+        if is_stepping(g):
+            # the coroutine is this greenlet's: a portal in whose step it was begun is not this one's
+            return blocking_of(g)
         g = g.parent
     return None
 

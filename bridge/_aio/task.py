@@ -42,7 +42,7 @@ from bridge._core.waiting import Wait
 
 from .entering import SHOWN, enter
 
-__all__ = ["Blocking", "GreenletTask", "blocking_of", "drive", "wait_for_future"]
+__all__ = ["Blocking", "GreenletTask", "blocking_of", "drive", "is_stepping", "wait_for_future"]
 
 _numbers = count(1)
 
@@ -632,11 +632,15 @@ async def _awaiting(awaitable: Any) -> Any:
     return await awaitable
 
 
-def blocking_of(g: greenlet) -> Blocking | None:
-    """How code may block in the coroutine that ``g`` awaits now; None: it awaits none, or code may not."""
+def is_stepping(g: greenlet) -> bool:
+    """True if ``g`` is in the middle of a step of a coroutine that it awaits."""
     task: GreenletTask | None = g.__dict__.get("_bridge_task")
-    if task is None or task.awaiting is None or asyncio._get_running_loop() is not task.aio:
-        return None
+    return task is not None and task.awaiting is not None and asyncio._get_running_loop() is task.aio
+
+
+def blocking_of(g: greenlet) -> Blocking | None:
+    """How code may block in the coroutine of which ``g`` makes a step; None: it may not."""
+    task: GreenletTask = g.__dict__["_bridge_task"]
     if not getattr(task.aio.get_task_factory(), "makes_portals", False):
         return None
     if task.blocking is None:
