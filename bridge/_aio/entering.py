@@ -34,6 +34,7 @@ __all__ = ["SHOWN", "begin", "enter"]
 SHOWN: Any = object()
 
 _switch_of = greenlet.switch.__get__
+_is_active = greenlet.__bool__
 
 
 
@@ -53,6 +54,8 @@ def enter(engine: Any, g: greenlet) -> bool:
         # else it is the hub that runs the loop, and takes our place as in any drain
         runner = getcurrent()
         hub = engine.error_handler
+        if not _is_active(hub):
+            return False  # it has not begun, and could not take the end of a greenlet: a drain begins it
         if hub.parent is not runner:
             hub.parent = runner
         engine.to_runner = _switch_of(runner)
