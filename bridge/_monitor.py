@@ -37,7 +37,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from _thread import RLock
 from collections.abc import Callable
 from importlib import import_module
 from time import perf_counter
@@ -49,6 +48,7 @@ from greenlet import greenlet
 from ._config import config
 from ._core import native
 from ._core.current import hub_local
+from ._core.native import RLock
 from .events import (
     EventLoopBlocked,
     IPeriodicMonitorThread,

@@ -818,3 +818,29 @@ def test_processes_end_with_what_they_put_into_queues_delivered(method: str, tmp
     command = [sys.executable, "-W", "error", str(program), method]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert (done.stdout, done.stderr, done.returncode) == ("100000\n0\n", "", 0)
+
+
+# -- what patching loads ---------------------------------------------------------------------------------
+
+
+def test_the_tools_for_looking_at_programs_load_when_they_are_used_and_work_natively() -> None:
+    out = run(
+        """
+tools = {"bridge._monitor", "bridge.util", "pprint", "dataclasses"}
+print(sorted(tools & sys.modules.keys()))
+hub = bridge.get_hub()
+monitor = hub.start_periodic_monitoring_thread()
+native = monkey.get_original("_thread", "get_ident")
+seen = []
+started = bridge.event.Event()
+
+def look(hub):
+    seen.append((native() != hub.thread_ident, bridge.getcurrent().parent is None))
+    started.set()
+
+monitor.add_monitoring_function(look, 0.001)
+print(started.wait(30), seen[0])
+monitor.kill()
+"""
+    )
+    assert out == "[]\nTrue (True, True)\n"

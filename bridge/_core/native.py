@@ -6,8 +6,8 @@ there itself.
 
 from __future__ import annotations
 
+from _thread import RLock, start_new_thread
 from _thread import get_ident as get_thread_ident
-from _thread import start_new_thread
 from time import sleep as thread_sleep
 
-__all__ = ["get_thread_ident", "start_new_thread", "thread_sleep"]
+__all__ = ["RLock", "get_thread_ident", "start_new_thread", "thread_sleep"]

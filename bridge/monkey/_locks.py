@@ -84,10 +84,11 @@ def _replace_locks() -> int:
     unused_lock = _count(locks, lock_probe) - 1  # without its bound method
     unused_method = _count(methods, method_probe)
     del locks[lock_probe]
+    owners = _owners([user for found in (users, method_users) for each in found.values() for user in each])
     replaced = 0
     for key in list(locks):
         try:
-            setters = [(set_, None) for user in users[key] for set_ in _places(user, locks[key])]
+            setters = [(set_, None) for user in users[key] for set_ in _places(user, locks[key], owners)]
             found = len(setters)
             for method_key in [k for k, m in methods.items() if id(m.__self__) == key]:
                 found += 1
@@ -95,7 +96,8 @@ def _replace_locks() -> int:
                 name = method.__name__
                 if any(type(user) is list for user in method_users[method_key]):
                     raise _Kept  # os.register_at_fork keeps what it calls in lists: nothing may switch there
-                places = [(s, name) for user in method_users[method_key] for s in _places(user, method)]
+                users_of_it = method_users[method_key]
+                places = [(set_, name) for user in users_of_it for set_ in _places(user, method, owners)]
                 del method
                 if len(places) != _count(methods, method_key) - unused_method:
                     raise _Kept
@@ -119,13 +121,21 @@ def _free_locks() -> dict[int, Any]:
     """All native locks that nobody holds, by id."""
     locks = {}
     guards = set()
-    for obj in gc.get_objects():
-        if type(obj) in _replacement:
-            if _is_free(obj):
-                locks[id(obj)] = obj
-        elif issubclass(type(obj), Future):  # isinstance() would ask lazy proxies what they stand for
+    # There are many objects and few types. Not isinstance(): it would ask lazy proxies what they stand for.
+    objects = gc.get_objects()
+    types = set(map(type, objects))
+    futures = {kind for kind in types if issubclass(kind, Future)}
+    interesting = futures | (types & _replacement.keys())
+    for obj in objects:
+        kind = type(obj)
+        if kind not in interesting:
+            continue
+        if kind in futures:
             # taken by real threads and by loops: see _originals
             guards.add(id(getattr(vars(obj).get("_condition"), "_lock", None)))
+        elif _is_free(obj):
+            locks[id(obj)] = obj
+    del objects, obj
     for key in guards & locks.keys():
         del locks[key]
     return locks
@@ -155,7 +165,7 @@ def _users(objects: dict[int, Any], methods: dict[int, Any]) -> dict[int, list[A
     return users
 
 
-def _places(user: Any, obj: Any) -> list[Setter]:
+def _places(user: Any, obj: Any, owners: dict[int, Any]) -> list[Setter]:
     """For each place in *user* that refers to *obj* a function that puts something else there.
 
     Raises _Kept if there is none.
@@ -163,7 +173,7 @@ def _places(user: Any, obj: Any) -> list[Setter]:
     kind = type(user)
     places: list[Setter] = []
     if kind is dict:
-        owner = _owner_of(user)
+        owner = owners.get(id(user), user)
         if _keeps(owner):
             raise _Kept
         for key, value in user.items():
@@ -196,16 +206,25 @@ def _value_of(member: Any, user: Any) -> Any:
         return None
 
 
-def _owner_of(namespace: dict[Any, Any]) -> Any:
-    """The module, class or object whose namespace a dictionary is; itself if it is nobody's."""
-    name = namespace.get("__name__")
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is not None and vars(module) is namespace:
-        return module
-    for user in gc.get_referrers(namespace):
-        if issubclass(type(user), type | ModuleType) or getattr(user, "__dict__", None) is namespace:
-            return user
-    return namespace
+def _owners(users: list[Any]) -> dict[int, Any]:
+    """The modules, classes and objects whose namespaces the dictionaries among *users* are, by their ids."""
+    owners: dict[int, Any] = {}
+    namespaces: dict[int, Any] = {}
+    for user in users:
+        if type(user) is dict:
+            name = user.get("__name__")
+            module = sys.modules.get(name) if isinstance(name, str) else None
+            if module is not None and vars(module) is user:
+                owners[id(user)] = module
+            else:
+                namespaces[id(user)] = user
+    # for all at once, as it means to look at every object that there is
+    for user in gc.get_referrers(*namespaces.values()) if namespaces else ():
+        own = type if issubclass(type(user), type | ModuleType) else getattr(user, "__dict__", None)
+        for key in {id(each) for each in gc.get_referents(user)} & namespaces.keys():
+            if own is type or own is namespaces[key]:
+                owners.setdefault(key, user)
+    return owners
 
 
 def _keeps(owner: Any) -> bool:

@@ -52,14 +52,12 @@ __all__ = ["keep_originals", "view_of"]
 _ENGINE = (
     "bridge._core.hub",
     "bridge._futures",
-    "bridge._monitor",
     "bridge._sockets",
     "bridge._workers",
     "bridge.local",
     "bridge.queue",
     "bridge.resolver.thread",
     "bridge.threadpool",
-    "bridge.util",
 )
 
 #: The modules whose originals asyncio keeps.

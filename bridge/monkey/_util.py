@@ -49,6 +49,6 @@ def outside_references(objects: list[object], owner: str) -> list[str]:
     for name, module in list(sys.modules.items()):
         if type(module) is not ModuleType or name == owner or name.partition(".")[0] == "bridge":
             continue
-        if any(id(value) in wanted for value in list(vars(module).values())):
+        if not wanted.isdisjoint(map(id, list(vars(module).values()))):
             found.append(f"{name} ({getattr(module, '__file__', None)})")
     return found
