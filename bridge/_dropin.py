@@ -168,14 +168,40 @@ def _package_spec() -> ModuleSpec:
 class _Finder(MetaPathFinder):
     """Answers for `gevent`, and for the modules that gevent and bridge both have."""
 
+    def __init__(self) -> None:
+        #: What is being answered for, while the others are asked.
+        self.answers: dict[str, ModuleSpec] = {}
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if fullname in self.answers:
+            return self.answers[fullname]
+        spec = None
         if fullname.startswith("gevent."):
-            return _alias(fullname)
-        if fullname == "gevent":
-            return _package_spec()
-        return None
+            spec = _alias(fullname)
+        elif fullname == "gevent":
+            spec = _package_spec()
+        if spec is not None:
+            self.answers[fullname] = spec
+            try:
+                self._show(spec, path, target)
+            finally:
+                del self.answers[fullname]
+        return spec
+
+    def _show(self, spec: ModuleSpec, path: Sequence[str] | None, target: ModuleType | None) -> None:
+        """Let import hooks that were there before see this spec, and put a loader of theirs around its own.
+
+        A tracer that was started before the program (`ddtrace-run`, `newrelic-admin`) waits for the import of
+        gevent in a finder, which asks all finders for the spec. What it returns is not heeded: bridge wins.
+        """
+        behind = sys.meta_path[sys.meta_path.index(self) + 1 :] if self in sys.meta_path else []
+        for finder in behind:
+            if isinstance(finder, type):
+                break  # python's own, which are classes, and what is behind them
+            if hasattr(finder, "find_spec") and finder.find_spec(spec.name, path, target) is spec:
+                break
 
 
 def _alias(fullname: str) -> ModuleSpec | None:
@@ -196,6 +222,19 @@ def _alias(fullname: str) -> ModuleSpec | None:
     return spec
 
 
+class _StandIn(ModuleType):
+    """What is done to it is done to the real module."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_real"], name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.__dict__["_real"], name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.__dict__["_real"], name)
+
+
 class _Alias(InspectLoader):
     """Loads ``gevent.X`` by putting ``bridge.X`` in its place."""
 
@@ -209,6 +248,8 @@ class _Alias(InspectLoader):
         # The import system takes from sys.modules what it finds there after this. Handing out the real
         # module from create_module() would have it write our spec into that module.
         sys.modules[module.__name__] = real = importlib.import_module(self.real.name)
+        module.__class__ = _StandIn  # import hooks are shown this module, not the real one
+        module.__dict__["_real"] = real
         # Tracebacks and logs name exceptions in full, and programs look for the word gevent in them.
         for value in tuple(vars(real).values()):
             if (

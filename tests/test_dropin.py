@@ -453,6 +453,44 @@ def test_interfaces_do_without_zope() -> None:
     """)
 
 
+def test_import_hooks_from_before_see_the_modules() -> None:
+    run(
+        """
+        import gevent, gevent.queue
+        assert seen == ["gevent", "gevent.queue"]
+        assert gevent.patched and bridge.queue.patched and gevent.queue is bridge.queue
+        assert gevent.__file__ == gevent.__spec__.origin and "compat" in gevent.__file__
+        """,
+        start=HOOK + START,
+    )
+
+
+HOOK = """
+import importlib.util, sys
+seen = []
+class Loader:
+    def __init__(self, loader):
+        self.loader = loader
+    def create_module(self, spec):
+        return self.loader.create_module(spec)
+    def exec_module(self, module):
+        self.loader.exec_module(module)
+        seen.append(module.__name__)
+        module.patched = bool(module.__all__)
+class Hook:
+    asking = False
+    def find_spec(self, fullname, path=None, target=None):
+        if self.asking or fullname not in ("gevent", "gevent.queue"):
+            return None
+        self.asking = True
+        spec = importlib.util.find_spec(fullname)
+        self.asking = False
+        spec.loader = Loader(spec.loader)
+        return spec
+sys.meta_path.insert(0, Hook())
+"""
+
+
 # -- other processes ----------------------------------------------------------------------------------
 
 PROGRAM = """
