@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
+from ._aio.task import raise_inside
 from ._core.callbacks import Callback
 from ._core.engine import Engine, parks, throw_into
 from ._core.engine import Timer as _HeapEntry
@@ -45,8 +46,8 @@ class Timeout(BaseException):
     """
 
     __slots__ = (
-        "__weakref__", "_closed", "_engine", "_entry", "_greenlet", "_one_shot", "_queued", "_ref",
-        "exception", "seconds",
+        "__weakref__", "_closed", "_engine", "_entry", "_greenlet", "_in_coroutine", "_one_shot", "_queued",
+        "_ref", "exception", "seconds",
     )  # fmt: skip
 
     seconds: float | None
@@ -56,6 +57,8 @@ class Timeout(BaseException):
     _queued: Callback | None
     _engine: Engine
     _greenlet: greenlet | None
+    #: whether it was started in a step of a coroutine, which may be one that a greenlet awaits
+    _in_coroutine: bool
 
     def __init__(
         self,
@@ -96,6 +99,9 @@ class Timeout(BaseException):
         hub = hub_local.hub
         if hub is None or hub.loop.probe() is not None:
             hub = get_hub()
+            self._in_coroutine = hub.loop.get_running() is not None
+        else:
+            self._in_coroutine = False
         self._engine = engine = hub.loop
         self._greenlet = getcurrent()
         if seconds > 0:
@@ -117,7 +123,7 @@ class Timeout(BaseException):
 
     def _on_expiration(self, prev_greenlet: greenlet, ex: Any) -> None:
         """Called in the hub when the time is over; raises ``ex`` in the greenlet."""
-        if not prev_greenlet.dead:
+        if not prev_greenlet.dead and not (self._in_coroutine and raise_inside(prev_greenlet, ex)):
             throw_into(prev_greenlet, ex)
 
     @classmethod

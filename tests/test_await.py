@@ -1008,3 +1008,94 @@ def test_a_call_that_returns_the_greenlet_it_runs_in_gives_that() -> None:
         return await bridge.sync_to_async(bridge.getcurrent)()
 
     assert bridge.await_(work()).dead
+
+
+# -- a Timeout inside the coroutine that a greenlet awaits ------------------------------------------------
+
+
+async def limited(seconds: float, exception: Any = None) -> str:
+    try:
+        with Timeout(seconds, exception):
+            await asyncio.sleep(LONG)
+    except Timeout:
+        return "timeout"
+    return "silent"
+
+
+def test_a_timeout_inside_the_awaited_coroutine_is_raised_inside() -> None:
+    assert bridge.await_(limited(0.001)) == "timeout"
+    assert bridge.await_(limited(0.001, False)) == "silent"
+    assert bridge.spawn(limited, 0.001).get(timeout=10) == "timeout"
+    assert bridge.await_(give("next")) == "next"
+
+
+def test_timeouts_inside_and_around_an_await_are_told_apart() -> None:
+    cancelled = []
+
+    async def patient() -> None:
+        try:
+            with Timeout(LONG):
+                await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+
+    with pytest.raises(Timeout) as caught, Timeout(0.001) as around:
+        bridge.await_(patient())
+    assert caught.value is around
+    assert cancelled == [1]
+
+    async def nested() -> list[str]:
+        seen = []
+        try:
+            with Timeout(0.002) as outer:
+                try:
+                    with Timeout(LONG):
+                        await asyncio.sleep(LONG)
+                except Timeout as e:
+                    seen.append("outer" if e is outer else "inner")
+                    raise
+        except Timeout:
+            seen.append("out")
+        seen.append(await limited(0.001))
+        return seen
+
+    assert bridge.await_(nested()) == ["outer", "out", "timeout"]
+
+
+def test_a_timeout_inside_cancels_what_the_coroutine_waits_for_and_nothing_else() -> None:
+    async def waits_for_a_task() -> tuple[bool, str]:
+        shielded = asyncio.ensure_future(give("shielded", 0.01))
+        inner = asyncio.ensure_future(asyncio.sleep(LONG))
+        with Timeout(0.001, False):
+            await inner
+        with Timeout(0.001, False):
+            await asyncio.shield(shielded)
+        return inner.cancelled(), await shielded
+
+    assert bridge.await_(waits_for_a_task()) == (True, "shielded")
+
+
+def test_a_kill_reaches_a_coroutine_that_has_a_timeout_of_its_own() -> None:
+    ended = []
+
+    async def patient() -> None:
+        try:
+            with Timeout(LONG):
+                await asyncio.sleep(LONG)
+        finally:
+            ended.append(1)
+
+    g = bridge.spawn(patient)
+    bridge.sleep(0.001)
+    g.kill()
+    assert ended == [1]
+    assert isinstance(g.value, GreenletExit)
+
+
+@pytest.mark.engines("owned")
+def test_a_timeout_in_the_main_coroutine_of_run() -> None:
+    async def main() -> list[str]:
+        return [await limited(0.001), await asyncio.create_task(limited(0.001)), await limited(0.001, False)]
+
+    assert bridge.run(main) == ["timeout", "timeout", "silent"]

@@ -42,7 +42,9 @@ from bridge._core.waiting import Wait
 
 from .entering import SHOWN, enter
 
-__all__ = ["Blocking", "GreenletTask", "blocking_of", "drive", "is_stepping", "wait_for_future"]
+__all__ = [
+    "Blocking", "GreenletTask", "blocking_of", "drive", "is_stepping", "raise_inside", "wait_for_future",
+]  # fmt: skip
 
 _numbers = count(1)
 
@@ -96,6 +98,7 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
     __slots__ = (
         "_cancel_message",
         "_cancel_now",
+        "_inside",
         "_listed",
         "_name",
         "_observed",
@@ -131,7 +134,8 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
         self.aio = engine.aio
         self.awaiting = self.blocking = self._told = self._waits_for = self._reference = None
         self._cancel_message = None
-        self.touched = self._observed = self._listed = self._cancel_now = False
+        self.touched = self._observed = self._listed = self._inside = False
+        self._cancel_now = False
         self._requests = 0
         self._name = ""
         wait = self.wait = Wait.__new__(Wait)
@@ -477,6 +481,14 @@ def _go_on(engine: Engine, current: greenlet, task: GreenletTask, coroutine: Any
                     # kill, Timeout ...: the coroutine is cancelled as often as we are interrupted; the
                     # first wins
                     shown = False
+                    if task._inside:
+                        # it is meant for the coroutine: see raise_inside()
+                        task._inside = False
+                        error = e
+                        if waits_for is not None:
+                            waits_for.remove_done_callback(task.wake)
+                            waits_for.cancel()
+                        break
                     if interruption is None:
                         interruption = e
                     task.touched = True
@@ -630,6 +642,19 @@ def _throw(blocking: Blocking, g: greenlet, error: BaseException) -> None:
 
 async def _awaiting(awaitable: Any) -> Any:
     return await awaitable
+
+
+def raise_inside(g: greenlet, exception: Any) -> bool:
+    """In the hub: raise what a coroutine has asked for (a Timeout's expiry) where that coroutine waits.
+
+    False if ``g`` awaits none, or runs, or blocks in the middle of its step.
+    """
+    task: GreenletTask | None = g.__dict__.get("_bridge_task")
+    if task is None or task.awaiting is None or task.wait.woken or task.wait.greenlet is not g:
+        return False
+    task._inside = True
+    throw_into(g, exception)
+    return True
 
 
 def is_stepping(g: greenlet) -> bool:
