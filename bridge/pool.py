@@ -79,15 +79,15 @@ class GroupMappingMixin:
 
     def _waits_for_itself(self) -> bool:
         """Would whoever waits here for a job occupy the room that the job needs?"""
-        raise NotImplementedError(f"{type(self).__name__} must define _waits_for_itself()")
+        raise TypeError(f"{type(self).__name__} must define _waits_for_itself()")
 
     def _may_block(self) -> bool:
         """Might ``spawn`` block now?"""
-        raise NotImplementedError(f"{type(self).__name__} must define _may_block()")
+        raise TypeError(f"{type(self).__name__} must define _may_block()")
 
     def _call_back(self, callback: Callable[[Any], object], value: Any) -> None:
         """Call ``callback(value)``, here or in a greenlet."""
-        raise NotImplementedError(f"{type(self).__name__} must define _call_back()")
+        raise TypeError(f"{type(self).__name__} must define _call_back()")
 
     def apply(
         self,
