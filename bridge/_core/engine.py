@@ -6,8 +6,8 @@ Theory of operation
 *Who resumes whom.* A greenlet is only ever resumed from :meth:`Engine.drain`, which runs as a
 ``call_soon`` callback of the asyncio loop, or by another greenlet that is giving up the thread inside
 a drain (:meth:`Engine.park`); where nothing else is ready, also out of another ``call_soon`` callback, that
-of a future (:mod:`bridge._aio.entering`). Timers, readers and other threads do nothing but append to ``ready``.
-The reason is libuv: while it walks its timers or its poll results it keeps list heads and arrays on
+of a future (:mod:`bridge._aio.entering`). Timers, readers and other threads do nothing but append to
+``ready``. The reason is libuv: while it walks its timers or its poll results it keeps list heads and arrays on
 the C stack, and a greenlet resumed there moves that part of the stack away. uvloop's ``call_soon``
 callbacks run from its one idle handle, where no such list is live.
 
