@@ -7,8 +7,8 @@ Theory of operation
 ``call_soon`` callback of the asyncio loop, or by another greenlet that is giving up the thread inside
 a drain (:meth:`Engine.park`); where nothing else is ready, also out of another ``call_soon`` callback, that
 of a future (:mod:`bridge._aio.entering`). Timers, readers and other threads do nothing but append to
-``ready``. The reason is libuv: while it walks its timers or its poll results it keeps list heads and arrays on
-the C stack, and a greenlet resumed there moves that part of the stack away. uvloop's ``call_soon``
+``ready``. The reason is libuv: while it walks its timers or its poll results it keeps list heads and arrays
+on the C stack, and a greenlet resumed there moves that part of the stack away. uvloop's ``call_soon``
 callbacks run from its one idle handle, where no such list is live.
 
 *What is in* ``ready``, first in, first out: waits (:class:`bridge._core.waiting.Wait`) that are over,
