@@ -58,6 +58,22 @@ _NO_KWARGS: dict[str, Any] = {}
 _spawn_callbacks: set[Callable[[Any], object]] = set()
 
 
+def _run(self: Any) -> None:
+    """What ``Greenlet._run`` is, for who calls the method that it was in gevent: nothing."""
+
+
+class _Run:
+    """``greenlet._run``: the function, which a subclass may override by a method of that name.
+
+    The function has a slot, so that most greenlets do without a dictionary.
+    """
+
+    def __get__(self, g: Any, cls: type[Any]) -> Any:
+        return _run if g is None else g._function
+
+    def __set__(self, g: Any, function: Callable[..., Any]) -> None:
+        g._function = function
+
 class Greenlet(greenlet, Generic[T]):
     """A function that runs beside others in one thread, until it blocks.
 
@@ -111,9 +127,14 @@ class Greenlet(greenlet, Generic[T]):
                     f"The run argument or self._run must be callable, not {run!r}; pass the function and its "
                     "arguments apart: spawn(func, arg), not spawn(func(arg))"
                 )
-            self._run = run  # type: ignore[method-assign]
-        elif type(self)._run is _run_of:
-            self._run = _do_nothing  # type: ignore[method-assign]
+        self._function: Callable[..., Any] | None
+        kind = type(self)
+        if kind is _base or not _overrides_run(kind):
+            self._function = _do_nothing if run is None else run
+        else:
+            self._function = None
+            if run is not None:
+                self._run = run  # type: ignore[method-assign]
         self.args = args
         self._kwargs = kwargs
         self.value = None
@@ -144,14 +165,20 @@ class Greenlet(greenlet, Generic[T]):
         def _run(self, *args: Any, **kwargs: Any) -> Any:
             """The function; a subclass may override it."""
 
+    else:
+        _run = _Run()
+
     def run(self) -> None:
         """Call the function and keep the result. Called by the first switch, never directly."""
         if self._phase == ENDED:  # killed before it could begin, then switched to by hand
             return
         self._phase = RUNNING
         try:
-            value = self._run(*self.args, **self._kwargs)
-            if type(value) is CoroutineType and _is_async(self._run):
+            function = self._function
+            if function is None:
+                function = self._run
+            value = function(*self.args, **self._kwargs)
+            if type(value) is CoroutineType and _is_async(function):
                 value = await_(value)
         except BaseException as e:
             self._failed(e)
@@ -623,9 +650,15 @@ class Greenlet(greenlet, Generic[T]):
     _notify_links = _tell
 
 
-# The place for the function is under the name that a subclass may give to a method instead. So most greenlets
-# do without a dictionary.
-Greenlet._run = _run_of = Greenlet.__dict__["_function"]  # type: ignore[method-assign]
+_base = Greenlet
+
+
+def _overrides_run(cls: type[Greenlet[Any]]) -> bool:
+    """Whether a subclass has a ``_run`` of its own."""
+    for each in cls.__mro__:
+        if "_run" in vars(each):
+            return each is not _base
+    return False
 
 
 def _call_link(link: Callable[[Any], object], source: Any) -> None:
