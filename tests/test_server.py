@@ -515,7 +515,7 @@ def test_ctrl_c_ends_serve_forever_after_the_handlers() -> None:
         [sys.executable, "-W", "error", "-c", CTRL_C], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.returncode) == ("handled\ninterrupted True\nb'late'\n", 0), done.stderr
-    assert done.stderr.count("Traceback") == 1  # the hub says where it was
+    assert done.stderr.count("failed with KeyboardInterrupt") == 1
 
 
 # -- TLS ------------------------------------------------------------------------------------------------
