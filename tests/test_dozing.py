@@ -21,6 +21,7 @@ from bridge import socket
 from bridge._core import edges as edges_module
 from bridge.event import AsyncResult, Event
 from bridge.exceptions import LoopExit
+from bridge.os import fork_gevent, waitpid
 
 pytestmark = pytest.mark.engines("owned")
 
@@ -255,7 +256,7 @@ def test_nothing_left_is_noticed(dozing: Pair) -> None:
 
 def test_a_forked_child_goes_on_by_itself(dozing: Pair) -> None:
     a, b = dozing
-    pid = bridge.fork()
+    pid = fork_gevent()
     if not pid:
         status = 1
         try:
@@ -265,8 +266,6 @@ def test_a_forked_child_goes_on_by_itself(dozing: Pair) -> None:
         finally:
             os._exit(status)
     exchange(dozing)
-    from bridge.os import waitpid
-
     with bridge.Timeout(10):
         assert waitpid(pid, 0)[1] == 0
     assert a.fileno() >= 0 and b.fileno() >= 0
