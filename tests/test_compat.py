@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,3 +118,34 @@ def test_error_numbers_have_the_texts_of_the_system() -> None:
         from gevent.win32util import formatError
         assert formatError(errno.ENOENT) == os.strerror(errno.ENOENT)
     """)
+
+
+def test_private_helpers_of_files_do_what_their_names_say(run_fresh: Any, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    out = run_fresh(
+        f"""
+        import bridge, io
+        bridge.install_as_gevent()
+        from gevent._fileobjectcommon import OpenDescriptor, WriteallMixin
+
+        class Slow(WriteallMixin):
+            def __init__(self):
+                self.parts = []
+            def write(self, data):
+                self.parts.append(bytes(data[:3]))
+                return len(self.parts[-1])
+
+        slow = Slow()
+        slow.writeall(b"abcdefgh")
+        print(slow.parts)
+        with OpenDescriptor({str(path)!r}, "w", encoding="utf-8").open() as f:
+            f.write("hello")
+        with OpenDescriptor({str(path)!r}, "rb", bufsize=0).open() as f:
+            print(type(f) is io.FileIO, f.read(), OpenDescriptor(f).open() is f)
+        try:
+            OpenDescriptor(1, bufsize=1, buffering=1)
+        except ValueError as e:
+            print("ValueError")
+        """
+    )
+    assert out.splitlines() == ["[b'abc', b'def', b'gh']", "True b'hello' True", "ValueError"]
