@@ -131,11 +131,11 @@ static PyMethodDef methods[] = {
 
 #else
 
+/* Not needed by this version of Python. */
 static int
 prepare(PyObject *module)
 {
-    PyErr_SetString(PyExc_ImportError, "not needed by this version of python");
-    return -1;
+    return 0;
 }
 
 static PyMethodDef methods[] = {
