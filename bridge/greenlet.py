@@ -74,6 +74,7 @@ class _Run:
     def __set__(self, g: Any, function: Callable[..., Any]) -> None:
         g._function = function
 
+
 class Greenlet(greenlet, Generic[T]):
     """A function that runs beside others in one thread, until it blocks.
 
@@ -121,12 +122,11 @@ class Greenlet(greenlet, Generic[T]):
         if hub is None or hub.loop.probe() is not None:
             hub = get_hub()
         greenlet.__init__(self, None, hub)
-        if run is not None:
-            if not callable(run):
-                raise TypeError(
-                    f"The run argument or self._run must be callable, not {run!r}; pass the function and its "
-                    "arguments apart: spawn(func, arg), not spawn(func(arg))"
-                )
+        if run is not None and not callable(run):
+            raise TypeError(
+                f"The run argument or self._run must be callable, not {run!r}; pass the function and its "
+                "arguments apart: spawn(func, arg), not spawn(func(arg))"
+            )
         self._function: Callable[..., Any] | None
         kind = type(self)
         if kind is _base or not _overrides_run(kind):

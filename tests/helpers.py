@@ -14,8 +14,19 @@ from typing import Any
 import pytest
 
 import bridge
+from bridge import socket
 
 ROOT = Path(__file__).parents[1]
+
+
+def tcp() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+    for each in (near, far):
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return near, far
 
 
 def until(condition: Callable[[], object], seconds: float = 10) -> None:

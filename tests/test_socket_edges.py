@@ -25,17 +25,9 @@ from bridge._core import poller as poller_module
 from bridge._core.switching import EngineBase
 from bridge.exceptions import BlockingSwitchOutError, LoopExit
 
+from .helpers import tcp
+
 Pair = tuple[socket.socket, socket.socket]
-
-
-def tcp() -> Pair:
-    """Two ends of a TCP connection."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        near = socket.create_connection(server.getsockname())
-        far, _ = server.accept()
-    for each in (near, far):
-        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return near, far
 
 
 @pytest.fixture(params=["tcp", "unix"])

@@ -20,17 +20,11 @@ import pytest
 import bridge
 from bridge import select, socket
 
+from .helpers import tcp
+
 Pair = tuple[socket.socket, socket.socket]
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-def tcp() -> Pair:
-    """Two ends of a TCP connection."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        near = socket.create_connection(server.getsockname())
-        far, _ = server.accept()
-    return near, far
 
 
 @pytest.fixture(params=["tcp", "unix"])
