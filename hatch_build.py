@@ -5,7 +5,7 @@ hatchling applies that to editable installations too: site-packages would get a 
 `__init__.py`, which python takes for a namespace package and prefers to the real one. An editable
 installation needs no copy, since `bridge` finds the folder beside itself.
 
-*bridge/_core/*.c* are accelerators that nothing needs: where there is no C compiler, where it fails, and
+*bridge/_core/*.c* and *bridge/_aio/*.c* are accelerators that nothing needs: where there is no C compiler, where it fails, and
 where BRIDGE_PURE is set in the environment, the wheel is a pure one. An editable installation gets the
 extension modules beside their sources.
 """
@@ -21,7 +21,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDER = Path("bridge", "_core")
+#: where the sources of extension modules are; the first has what the others include
+FOLDERS = (Path("bridge", "_core"), Path("bridge", "_aio"))
 
 
 class Hook(BuildHookInterface[Any]):
@@ -35,12 +36,12 @@ class Hook(BuildHookInterface[Any]):
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        for file in built:
+        for folder, file in built:
             if version == "standard":
-                build_data["force_include"][str(file)] = str(FOLDER / file.name)
+                build_data["force_include"][str(file)] = str(folder / file.name)
             else:
                 # replaced, not written over: a running process may have the old one mapped
-                target = Path(self.root, FOLDER, file.name)
+                target = Path(self.root, folder, file.name)
                 fresh = target.with_suffix(".new")
                 shutil.copyfile(file, fresh)
                 fresh.replace(target)
@@ -49,8 +50,8 @@ class Hook(BuildHookInterface[Any]):
         if self._folder is not None:
             shutil.rmtree(self._folder)
 
-    def _compile(self) -> list[Path]:
-        """Return the extension modules; none if they can't be had or aren't wanted."""
+    def _compile(self) -> list[tuple[Path, Path]]:
+        """Return the extension modules, each with its folder; none if they can't be had or aren't wanted."""
         if os.environ.get("BRIDGE_PURE", "") not in ("", "0"):
             return []
         if sys.implementation.name != "cpython" or sys.platform == "win32":
@@ -59,9 +60,14 @@ class Hook(BuildHookInterface[Any]):
         from setuptools.errors import BaseError, CCompilerError
 
         folder = self._folder = tempfile.mkdtemp(prefix="bridge-build-")
-        sources = sorted(Path(self.root, FOLDER).glob("*.c"))
-        extensions = [Extension(".".join((*FOLDER.parts, file.stem)), [str(file)]) for file in sources]
-        command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
+        included = str(Path(self.root, FOLDERS[0]))
+        extensions = {}
+        for each in FOLDERS:
+            for file in sorted(Path(self.root, each).glob("*.c")):
+                name = ".".join((*each.parts, file.stem))
+                extensions[name] = each, Extension(name, [str(file)], include_dirs=[included])
+        modules = [extension for _folder, extension in extensions.values()]
+        command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
         command.build_lib = folder
         command.build_temp = folder
         try:
@@ -70,4 +76,4 @@ class Hook(BuildHookInterface[Any]):
         except (BaseError, CCompilerError, OSError) as error:
             print(f"The accelerators were not built: {error}. bridge works without, slower.", file=sys.stderr)
             return []
-        return [Path(command.get_ext_fullpath(extension.name)) for extension in extensions]
+        return [(each, Path(command.get_ext_fullpath(name))) for name, (each, _) in extensions.items()]

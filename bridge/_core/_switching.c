@@ -11,27 +11,7 @@
 #include <stddef.h>
 #include <structmember.h>
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *ready;     /* deque */
-    PyObject *to_runner; /* to_runner() switches to the greenlet that drains */
-    PyObject *recent;    /* who was switched to last, in a drain */
-    PyObject *stale;     /* dict: how many of its wake-ups a greenlet has cancelled */
-    Py_ssize_t turns;    /* hand-overs that are left until somebody looks at the clock */
-    char armed;          /* an append to ready will be seen without further ado */
-} Engine;
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *engine;   /* where it waits: an Engine, or what has the same face */
-    PyObject *greenlet; /* whose wait it is */
-    PyObject *target;   /* who is to be switched to when it comes up in the ready queue */
-    PyObject *item;     /* free for who made the wait */
-    char dead;
-    char woken;
-    char timed_out;
-    char queued;
-} Wait;
+#include "_switching.h"
 
 typedef struct {
     PyObject_HEAD
@@ -45,12 +25,13 @@ static PyTypeObject *engine_type, *wait_type;
 static PyTypeObject *greenlet_type;
 static PyObject *(*greenlet_switch)(PyObject *greenlet, PyObject *args, PyObject *kwargs);
 static PyObject *(*greenlet_current)(void);
+static PyObject *(*greenlet_parent)(PyObject *greenlet);
 static PyObject *plain_switch;
 static PyCFunction plain_function;
 
 /* What the modules in Python tell us when they are loaded. */
 static PyTypeObject *wait_class, *callback_class, *thrown_class;
-static PyObject *hub_local, *get_hub, *blocking_place, *greenlet_exit;
+static PyObject *hub_local, *get_hub, *blocking_place, *greenlet_exit, *get_running;
 
 static PyObject *empty;
 static PyObject *name_append, *name_appendleft, *name_popleft, *name_switch, *name_arm, *name_armed, *name_ready,
@@ -113,18 +94,27 @@ make_ready(PyObject *engine, PyObject *item)
 /* Switch to an entry of the ready queue that is no callback. A method of its own is honoured; greenlet's is called by
    way of its C API, as each frame on the way there is kept, for as long as it is parked, with every greenlet. */
 static PyObject *
-switch_to(PyObject *entry)
+switch_to(PyObject *entry, PyObject *args, PyObject *kwargs)
 {
     PyTypeObject *type = Py_TYPE(entry);
     if (PyType_IsSubtype(type, greenlet_type) && _PyType_Lookup(type, name_switch) == plain_switch) {
-        return greenlet_switch(entry, NULL, NULL);
+        return greenlet_switch(entry, args, kwargs);
     }
-    return PyObject_CallMethodNoArgs(entry, name_switch);
+    if (args == NULL) {
+        return PyObject_CallMethodNoArgs(entry, name_switch);
+    }
+    PyObject *method = PyObject_GetAttr(entry, name_switch);
+    if (method == NULL) {
+        return NULL;
+    }
+    PyObject *came = PyObject_Call(method, args, kwargs);
+    Py_DECREF(method);
+    return came;
 }
 
-/* The same for what is bound to the greenlet that drains. */
+/* The same for what is bound to the greenlet that drains. args: NULL or a tuple. */
 static PyObject *
-switch_back(Engine *self)
+switch_back(Engine *self, PyObject *args)
 {
     PyObject *to_runner = self->to_runner;
     if (to_runner == NULL) {
@@ -134,12 +124,12 @@ switch_back(Engine *self)
     PyObject *came;
     if (PyCFunction_CheckExact(to_runner) && PyCFunction_GET_FUNCTION(to_runner) == plain_function) {
         PyObject *runner = Py_NewRef(PyCFunction_GET_SELF(to_runner));
-        came = greenlet_switch(runner, NULL, NULL);
+        came = greenlet_switch(runner, args, NULL);
         Py_DECREF(runner);
     }
     else {
         Py_INCREF(to_runner);
-        came = PyObject_CallNoArgs(to_runner);
+        came = args == NULL ? PyObject_CallNoArgs(to_runner) : PyObject_Call(to_runner, args, NULL);
         Py_DECREF(to_runner);
     }
     return came;
@@ -210,7 +200,7 @@ engine_park(Engine *self, PyObject *ignored)
             if (PyErr_Occurred()) {
                 return NULL;
             }
-            came = switch_back(self);
+            came = switch_back(self, NULL);
             break;
         }
         if (Py_TYPE(entry) == wait_class) {
@@ -229,7 +219,7 @@ engine_park(Engine *self, PyObject *ignored)
                 return NULL;
             }
             Py_DECREF(result);
-            came = switch_back(self);
+            came = switch_back(self, NULL);
             break;
         }
         self->turns--;
@@ -237,7 +227,7 @@ engine_park(Engine *self, PyObject *ignored)
            its exception refers to, would last as long. (Once the stack has been switched, greenlet asks nothing more
            of what was switched to: see the end of its g_switch().) */
         Py_XSETREF(self->recent, entry);
-        came = switch_to(entry);
+        came = switch_to(entry, NULL, NULL);
         break;
     }
     if (came != NULL && came != empty && Py_TYPE(came) == thrown_class) {
@@ -359,7 +349,7 @@ engine_run_ready(Engine *self, PyObject *ignored)
             }
         }
         Py_XSETREF(self->recent, entry);
-        PyObject *result = switch_to(entry);
+        PyObject *result = switch_to(entry, NULL, NULL);
         /* who has come back to us is the last of those who have handed over to one another */
         PyObject *last = self->recent;
         self->recent = NULL;
@@ -416,6 +406,22 @@ engine_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     return (PyObject *)made;
 }
 
+PyDoc_STRVAR(probe_doc,
+"probe($self, /)\n--\n\n"
+"None if greenlets run at the moment, so that the current one may block. Else the loop that runs, or, for an adopted\n"
+"loop that has ended, something else.");
+
+static PyObject *
+engine_probe(Engine *self, PyObject *ignored)
+{
+    PyObject *running = PyObject_CallNoArgs(get_running);
+    if (running == Py_None && !self->owned && !self->draining) {
+        Py_DECREF(running);
+        return Py_NewRef((PyObject *)self);
+    }
+    return running;
+}
+
 static int
 engine_traverse(Engine *self, visitproc visit, void *arg)
 {
@@ -424,6 +430,13 @@ engine_traverse(Engine *self, visitproc visit, void *arg)
     Py_VISIT(self->to_runner);
     Py_VISIT(self->recent);
     Py_VISIT(self->stale);
+    Py_VISIT(self->aio);
+    Py_VISIT(self->heap);
+    Py_VISIT(self->before);
+    Py_VISIT(self->after);
+    Py_VISIT(self->on_idle);
+    Py_VISIT(self->entered);
+    Py_VISIT(self->context);
     return 0;
 }
 
@@ -434,6 +447,13 @@ engine_clear(Engine *self)
     Py_CLEAR(self->to_runner);
     Py_CLEAR(self->recent);
     Py_CLEAR(self->stale);
+    Py_CLEAR(self->aio);
+    Py_CLEAR(self->heap);
+    Py_CLEAR(self->before);
+    Py_CLEAR(self->after);
+    Py_CLEAR(self->on_idle);
+    Py_CLEAR(self->entered);
+    Py_CLEAR(self->context);
     return 0;
 }
 
@@ -441,6 +461,7 @@ static PyMethodDef engine_methods[] = {
     {"park", (PyCFunction)engine_park, METH_NOARGS, park_doc},
     {"run_ready", (PyCFunction)engine_run_ready, METH_NOARGS, run_ready_doc},
     {"call", (PyCFunction)(void (*)(void))engine_call, METH_FASTCALL, call_doc},
+    {"probe", (PyCFunction)engine_probe, METH_NOARGS, probe_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -448,8 +469,21 @@ static PyMemberDef engine_members[] = {
     {"ready", T_OBJECT_EX, offsetof(Engine, ready), 0, NULL},
     {"to_runner", T_OBJECT_EX, offsetof(Engine, to_runner), 0, NULL},
     {"stale", T_OBJECT_EX, offsetof(Engine, stale), 0, NULL},
+    {"aio", T_OBJECT_EX, offsetof(Engine, aio), 0, NULL},
+    {"heap", T_OBJECT_EX, offsetof(Engine, heap), 0, NULL},
+    {"before", T_OBJECT_EX, offsetof(Engine, before), 0, NULL},
+    {"after", T_OBJECT_EX, offsetof(Engine, after), 0, NULL},
+    {"on_idle", T_OBJECT_EX, offsetof(Engine, on_idle), 0, NULL},
+    {"entered", T_OBJECT_EX, offsetof(Engine, entered), 0, NULL},
+    {"_context", T_OBJECT_EX, offsetof(Engine, context), 0, NULL},
     {"turns", T_PYSSIZET, offsetof(Engine, turns), 0, NULL},
+    {"refs", T_PYSSIZET, offsetof(Engine, refs), 0, NULL},
     {"armed", T_BOOL, offsetof(Engine, armed), 0, NULL},
+    {"draining", T_BOOL, offsetof(Engine, draining), 0, NULL},
+    {"stopping", T_BOOL, offsetof(Engine, stopping), 0, NULL},
+    {"owned", T_BOOL, offsetof(Engine, owned), 0, NULL},
+    {"shared", T_BOOL, offsetof(Engine, shared), 0, NULL},
+    {"running", T_BOOL, offsetof(Engine, running), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -486,7 +520,8 @@ wait_init(Wait *self, PyObject *args, PyObject *kwargs)
             Py_DECREF(hub);
             return -1;
         }
-        PyObject *running = PyObject_CallMethodNoArgs(loop, name_probe);
+        PyObject *running = PyObject_TypeCheck(loop, engine_type) ? engine_probe((Engine *)loop, NULL)
+                                                                  : PyObject_CallMethodNoArgs(loop, name_probe);
         if (running == NULL) {
             Py_DECREF(hub);
             Py_DECREF(loop);
@@ -1103,6 +1138,17 @@ use_engines(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(use_running_doc,
+"use_running(get_running, /)\n--\n\n"
+"Called when an engine is made, by bridge._core.engine.");
+
+static PyObject *
+use_running(PyObject *module, PyObject *function)
+{
+    Py_XSETREF(get_running, Py_NewRef(function));
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(use_waits_doc,
 "use_waits(wait_class, hub_local, get_hub, blocking_place, getcurrent, /)\n--\n\n"
 "Called once, by bridge._core.waiting.");
@@ -1123,6 +1169,7 @@ use_waits(PyObject *module, PyObject *args)
 
 static PyMethodDef module_methods[] = {
     {"use_engines", use_engines, METH_VARARGS, use_engines_doc},
+    {"use_running", use_running, METH_O, use_running_doc},
     {"use_waits", use_waits, METH_VARARGS, use_waits_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -1162,6 +1209,7 @@ use_greenlet(void)
     greenlet_type = (PyTypeObject *)api[0];
     *(void **)&greenlet_current = api[4];
     *(void **)&greenlet_switch = api[6];
+    *(void **)&greenlet_parent = api[11];
     PyObject *method = PyObject_GetAttr((PyObject *)greenlet_type, name_switch);
     if (method == NULL) {
         return -1;
@@ -1199,6 +1247,33 @@ add_line(PyObject *module)
     return failed;
 }
 
+/* For the other compiled modules. */
+static int
+add_api(PyObject *module)
+{
+    static SwitchingAPI api;
+    api.size = sizeof(SwitchingAPI);
+    api.engine_type = engine_type;
+    api.wait_type = wait_type;
+    api.greenlet_type = greenlet_type;
+    api.switch_method = plain_switch;
+    api.current = greenlet_current;
+    api.parent_of = greenlet_parent;
+    api.switch_to = switch_to;
+    api.switch_back = switch_back;
+    api.park = engine_park;
+    api.probe = engine_probe;
+    api.make_ready = make_ready;
+    api.over = over;
+    PyObject *capsule = PyCapsule_New(&api, SWITCHING_API, NULL);
+    if (capsule == NULL) {
+        return -1;
+    }
+    int failed = PyModule_AddObjectRef(module, "_C_API", capsule);
+    Py_DECREF(capsule);
+    return failed;
+}
+
 static int
 execute(PyObject *module)
 {
@@ -1226,7 +1301,7 @@ execute(PyObject *module)
         || add_type(module, "HubLocal", &hub_local_spec, NULL) < 0 || add_line(module) < 0) {
         return -1;
     }
-    return 0;
+    return add_api(module);
 }
 
 static PyModuleDef_Slot slots[] = {

@@ -69,7 +69,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from .callbacks import Callback
-from .switching import EngineBase, use_engines
+from .switching import EngineBase, use_engines, use_running
 from .threadcount import thread_count
 
 if TYPE_CHECKING:
@@ -164,10 +164,9 @@ class Engine(EngineBase):
     run_loop: Callable[[Any], None] = staticmethod(operator.methodcaller("run_forever"))
 
     def __init__(self, aio: asyncio.AbstractEventLoop, owned: bool = True) -> None:
-        from asyncio import _get_running_loop
+        from .running import get_running, set_running
 
-        from .running import set_running
-
+        use_running(get_running)
         self.aio = aio
         self.owned = owned
         self.ready: deque[Any] = deque()
@@ -206,8 +205,7 @@ class Engine(EngineBase):
         self._alarm_at = 0.0
         self._context = contextvars.Context()
         self.set_running = set_running
-        self.get_running: Callable[[], Any] = _get_running_loop
-        self.probe: Callable[[], Any] = _get_running_loop
+        self.get_running: Callable[[], Any] = get_running
         self.running = False  # inside run_owned
         self._watched_tasks: Any = None
         self._bare_check: asyncio.TimerHandle | None = None
@@ -531,7 +529,6 @@ class Engine(EngineBase):
         self.owned = False
         self.shared = True
         self.entry = entry
-        self.probe = self._probe_adopted
         self.armed = False
         if self.edges is not None and self.edges.loop_fd >= 0:
             self.edges.unwatch_loop(self)
@@ -543,7 +540,6 @@ class Engine(EngineBase):
         self.owned = True
         self.turns = 0  # nobody hands over until the hub has run
         self.entry = self._own_round
-        self.probe = self.get_running
         self.armed = True
 
     def renew(self, aio: asyncio.AbstractEventLoop) -> None:
@@ -568,12 +564,6 @@ class Engine(EngineBase):
         if get_ident() == _main_thread_ident and not _is_uvloop(self.aio):
             return self.aio.call_soon_threadsafe
         return self.aio.call_soon
-
-    def _probe_adopted(self) -> Any:
-        running = self.get_running()
-        if running is None and not self.draining:
-            return self  # not a loop, but not None: the loop that was adopted has ended
-        return running
 
     # -- is there anything to wait for? ---------------------------------------------------------
 

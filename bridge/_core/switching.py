@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .callbacks import Callback
     from .hub import Hub
 
-__all__ = ["CallbackBase", "EngineBase", "HubLocal", "LineBase", "WaitBase", "use_engines", "use_waits"]
+__all__ = [
+    "CallbackBase", "EngineBase", "HubLocal", "LineBase", "WaitBase", "use_engines", "use_running", "use_waits",
+]  # fmt: skip
 
 #: What switch() gives when nothing was passed: the one empty tuple.
 _NOTHING: tuple[()] = ()
@@ -33,6 +35,7 @@ _callback_class: Any = None
 _thrown_class: Any = None
 _wait_class: Any = None
 _greenlet_exit: Any = None
+_get_running: Callable[[], Any]
 _hub_local: Any = None
 _get_hub: Callable[[], Any]
 _blocking_place: Callable[[Any], Any]
@@ -45,6 +48,12 @@ def use_engines(callback_class: type[Any], thrown_class: type[Any], greenlet_exi
     _callback_class = callback_class
     _thrown_class = thrown_class
     _greenlet_exit = greenlet_exit
+
+
+def use_running(get_running: Callable[[], Any], /) -> None:
+    """Called when an engine is made (asyncio is not imported before): how to ask which loop runs."""
+    global _get_running
+    _get_running = get_running
 
 
 def use_waits(
@@ -251,6 +260,9 @@ class EngineBase:
     #: switch to the greenlet that drains
     to_runner: Callable[[], Any]
     thread_ident: int
+    #: the loop is ours to run, see :mod:`.hub`
+    owned: bool
+    draining: bool
 
     if TYPE_CHECKING:
 
@@ -340,6 +352,16 @@ class EngineBase:
         finally:
             item = callback = self.recent = None  # a traceback may keep this frame
 
+    def probe(self) -> Any:
+        """None if greenlets run at the moment, so that the current one may block.
+
+        Else the loop that runs, or, for an adopted loop that has ended, something else.
+        """
+        running = _get_running()
+        if running is None and not self.owned and not self.draining:
+            return self  # not a loop, but not None
+        return running
+
     def call(self, callback: Callable[..., Any], /, *args: Any) -> Callback:
         """Have the hub call ``callback(*args)`` after what is ready now. This thread only."""
         item: Callback = _callback_class(callback, args)
@@ -356,4 +378,5 @@ if not TYPE_CHECKING and (_compiled := accelerator("_switching")) is not None:
     LineBase = _compiled.LineBase
     WaitBase = _compiled.WaitBase
     use_engines = _compiled.use_engines
+    use_running = _compiled.use_running
     use_waits = _compiled.use_waits

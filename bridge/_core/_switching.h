@@ -1,0 +1,66 @@
+/* What _switching.c has for other compiled modules of this package, in the capsule SWITCHING_API. */
+
+#ifndef BRIDGE_SWITCHING_H
+#define BRIDGE_SWITCHING_H
+
+#include <Python.h>
+
+#define SWITCHING_API "bridge._core._switching._C_API"
+
+/* The quick half of bridge._core.engine.Engine, which says what they mean. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *ready;     /* deque */
+    PyObject *to_runner; /* to_runner() switches to the greenlet that drains */
+    PyObject *recent;    /* who was switched to last, in a drain */
+    PyObject *stale;     /* dict: how many of its wake-ups a greenlet has cancelled */
+    PyObject *aio;       /* the loop of asyncio */
+    PyObject *heap;      /* list of timers */
+    PyObject *before;    /* lists of functions */
+    PyObject *after;
+    PyObject *on_idle;   /* a function, or None */
+    PyObject *entered;   /* the greenlet that was switched to without a drain, or None */
+    PyObject *context;   /* in which the loop calls us */
+    Py_ssize_t turns;    /* hand-overs that are left until somebody looks at the clock */
+    Py_ssize_t refs;     /* reasons to go on */
+    char armed;          /* an append to ready will be seen without further ado */
+    char draining;
+    char stopping;
+    char owned;
+    char shared;
+    char running;
+} Engine;
+
+/* The quick half of bridge._core.waiting.Wait. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *engine;   /* where it waits: an Engine, or what has the same face */
+    PyObject *greenlet; /* whose wait it is */
+    PyObject *target;   /* who is to be switched to when it comes up in the ready queue */
+    PyObject *item;     /* free for who made the wait */
+    char dead;
+    char woken;
+    char timed_out;
+    char queued;
+} Wait;
+
+typedef struct {
+    size_t size;
+    PyTypeObject *engine_type, *wait_type, *greenlet_type;
+    PyObject *switch_method; /* greenlet.switch, a method descriptor */
+    /* greenlet's own */
+    PyObject *(*current)(void);
+    PyObject *(*parent_of)(PyObject *greenlet);
+    /* Switch to a greenlet; a switch() of its own is honoured. args: NULL or a tuple; kwargs: NULL or a dict. */
+    PyObject *(*switch_to)(PyObject *greenlet, PyObject *args, PyObject *kwargs);
+    /* Switch to the greenlet that drains. args: NULL or a tuple. */
+    PyObject *(*switch_back)(Engine *engine, PyObject *args);
+    PyObject *(*park)(Engine *engine, PyObject *ignored);
+    PyObject *(*probe)(Engine *engine, PyObject *ignored);
+    /* Append to the ready queue and see to it that it is noticed; 0, or -1 with an exception. */
+    int (*make_ready)(PyObject *engine, PyObject *item);
+    /* Nobody is to be switched to for this wait any more. */
+    void (*over)(Wait *wait);
+} SwitchingAPI;
+
+#endif
