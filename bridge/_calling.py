@@ -23,49 +23,65 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.entering import begin
+from ._core.accelerated import accelerator
 from ._core.hub import get_hub, hub_local
 from ._core.running import current_task
 from ._killing import throw_soon
 
-__all__ = ["begin_if_next", "call", "end_of"]
+__all__ = ["Blocked", "begin_if_next", "call", "end_of"]
 
 _get_running_loop = asyncio._get_running_loop
 
 
-class _Call(greenlet):
+def run_call(*args: Any, **kwargs: Any) -> Any:
+    """In the greenlet of a call: make the call."""
+    g: Any = getcurrent()
+    try:
+        value = g.function(*args, **kwargs)
+    except GreenletExit as e:
+        value = e
+    except BaseException as e:
+        if g.future is None:
+            raise
+        _tell(g.future, e, None)
+        return None
+    if g.future is None:
+        return value
+    _tell(g.future, None, value)
+    return None
+
+
+def _tell(future: Any, exception: BaseException | None, value: Any) -> None:
+    if not future.done() and not future.get_loop().is_closed():
+        future.set_result((exception, value))
+
+
+class Call(greenlet):
     """A function on its way."""
+
+    __slots__ = ("function", "future")
 
     function: Callable[..., Any]
     #: what the coroutine awaits once the function has blocked; its result is a pair (exception, value)
-    future: Any = None
-
-    def run(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            value = self.function(*args, **kwargs)
-        except GreenletExit as e:
-            value = e
-        except BaseException as e:
-            if self.future is None:
-                raise
-            self._tell(e, None)
-            return None
-        if self.future is None:
-            return value
-        self._tell(None, value)
-        return None
-
-    def _tell(self, exception: BaseException | None, value: Any) -> None:
-        if not self.future.done() and not self.future.get_loop().is_closed():
-            self.future.set_result((exception, value))
+    future: Any
 
     def __repr__(self) -> str:
         name = getattr(self.function, "__qualname__", None) or repr(self.function)
         return f"<{type(self).__name__} of {name} at {id(self):#x}>"
+
+
+class Blocked:
+    """What :func:`call` returns if the function has blocked: its end is to be awaited."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
 
 
 def begin_if_next(g: greenlet) -> None:
@@ -87,32 +103,38 @@ def begin_if_next(g: greenlet) -> None:
             g.parent = hub
 
 
-def call(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, _Call | None]:
+def call(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """In a coroutine: call a blocking function in a greenlet, in a copy of the context.
 
-    Returns its result and None; or, if it has blocked, something and a call whose end is to be awaited.
+    Returns its result; or a :class:`Blocked` if it has blocked.
     """
     hub: Any = hub_local.hub
     engine: Any = None if hub is None else hub.loop
     aio = None if engine is None else engine.aio
     task = None if aio is None else current_task(aio)  # if there is one this is the loop that runs
     if task is None or (engine.owned and not engine.running):
-        aio = _get_running_loop()
-        hub = get_hub()
-        engine = hub.loop
-        task = None if aio is None else current_task(aio)
-    g = _Call()
+        hub, engine, aio, task = _find_place()
+    g: Any = Call()
     g.function = function
+    g.future = None
     g.gr_context = copy_context()
     value = begin(engine, aio, task, g, args, kwargs)
     if g.dead:
-        return value, None
+        return value
     g.parent = hub  # where it ends now
-    return None, g
+    return Blocked(g)
 
 
-async def end_of(g: _Call) -> Any:
+def _find_place() -> tuple[Any, Any, Any, Any]:
+    """The hub, its engine, the loop and the current task where a coroutine calls; if it is not as usual."""
+    aio = _get_running_loop()
+    hub = get_hub()
+    return hub, hub.loop, aio, None if aio is None else current_task(aio)
+
+
+async def end_of(blocked: Blocked) -> Any:
     """Await the end of a call that has blocked; return its result."""
+    g = blocked.call
     aio: Any = _get_running_loop()
     future = g.future = aio.create_future()
     try:
@@ -133,3 +155,12 @@ async def end_of(g: _Call) -> Any:
         finally:
             exception = None  # its traceback refers to this frame: no cycle through it
     return value
+
+
+if not TYPE_CHECKING and (_compiled := accelerator("_driving", "bridge._aio")) is not None:
+    call = _compiled.call
+    run_call = _compiled.run_call
+    _compiled.use_calls(Call, Blocked, _find_place, GreenletExit)
+
+# no method: as what a class has it is found without binding it, and without a frame if it is compiled
+Call.run = staticmethod(run_call)  # type: ignore[method-assign]

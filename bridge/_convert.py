@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ._aio.awaiting import await_
-from ._calling import call, end_of
+from ._calling import Blocked, call, end_of
 
 __all__ = ["async_context", "async_iter", "async_to_sync", "sync_to_async"]
 
@@ -39,8 +39,8 @@ def sync_to_async(func: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 
     @functools.wraps(func)
     async def in_greenlet(*args: P.args, **kwargs: P.kwargs) -> T:
-        result, blocked = call(func, args, kwargs)
-        return result if blocked is None else await end_of(blocked)  # type: ignore[no-any-return]
+        result = call(func, args, kwargs)
+        return result if type(result) is not Blocked else await end_of(result)  # type: ignore[no-any-return]
 
     return in_greenlet
 

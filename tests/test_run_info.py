@@ -95,10 +95,10 @@ async def test_gather_portals_and_sync_to_async() -> None:
     part = below(lines(), "'both'")
     assert "both (test_run_info.py" in part[0]
     found = {
-        name: line for line in part[1:] for name in ("'portal'", "'converted'", "<_Call") if name in line
+        name: line for line in part[1:] for name in ("'portal'", "'converted'", "<Call") if name in line
     }
     assert "portal (test_run_info.py" in found["'portal'"]
-    assert "blocking (test_run_info.py" in found["<_Call"]
+    assert "blocking (test_run_info.py" in found["<Call"]
     event.set()
     await task
 

@@ -1,8 +1,8 @@
 """``await_``: a greenlet waits for a coroutine, task, future or any other awaitable.
 
-The greenlet takes the coroutine's steps itself (see :mod:`.task`), in its own context; in a portal the task
-of the portal does. When the wait is interrupted (kill, Timeout, throw), the coroutine is cancelled and its
-clean-up awaited before the interruption goes on; a task or future that belongs to somebody else is left
+The greenlet takes the coroutine's steps itself (see :mod:`.driving`), in its own context; in a portal the
+task of the portal does. When the wait is interrupted (kill, Timeout, throw), the coroutine is cancelled and
+its clean-up awaited before the interruption goes on; a task or future that belongs to somebody else is left
 alone. The interruption wins over whatever the coroutine returned meanwhile.
 """
 
@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent
 
-from bridge._core.hub import get_hub, hub_local
+from bridge._core.hub import get_hub
 from bridge._core.waiting import Wait
 
+from .blocking import Blocking
+from .driving import ELSEWHERE, await_quickly, drive, wait_for_future
 from .portal import Portal
-from .task import Blocking, drive, wait_for_future
 
 __all__ = ["await_", "wait_for_task"]
 
@@ -39,22 +40,9 @@ def await_(awaitable: Awaitable[T]) -> T:
     coroutine without a portal (write ``await`` there) and TypeError for what cannot be awaited. Only in the
     thread whose loop the awaitable belongs to.
     """
-    hub = hub_local.hub
-    if type(awaitable) is CoroutineType and hub is not None:
-        current = getcurrent()
-        engine = hub.loop
-        if engine.probe() is None and current is not hub:
-            if not engine.shared:
-                hub.aio_loop  # noqa: B018  # from now on asyncio has it in hand, too
-            if engine.owned and not engine.running:
-                _start(awaitable)
-            return drive(engine, current, awaitable)  # type: ignore[no-any-return]
-    if isinstance(awaitable, asyncio.Future) and hub is not None:
-        # a future or a task: the same question, and no more than waiting
-        current = getcurrent()
-        engine = hub.loop
-        if engine.probe() is None and current is not hub and awaitable.get_loop() is engine.aio:
-            return wait_for_future(engine, current, awaitable)  # type: ignore[no-any-return]
+    result = await_quickly(awaitable)
+    if result is not ELSEWHERE:
+        return result  # type: ignore[no-any-return]
     if not isinstance(awaitable, Awaitable) and not isinstance(awaitable, Generator):
         raise TypeError(
             f"await_() takes an awaitable, not {awaitable!r}; call the coroutine function: await_(func(...))"

@@ -23,12 +23,17 @@ middle of a coroutine leaves it as it is. It may do so if ``engine.entered`` is 
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import _enter_task, _leave_task
-from typing import Any
+from types import BuiltinFunctionType
+from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-__all__ = ["SHOWN", "begin", "enter"]
+from bridge._core import running
+from bridge._core.accelerated import accelerator
+
+__all__ = ["SHOWN", "Wakeup", "begin", "enter"]
 
 #: Passed by a switch: the running loop is not hidden.
 SHOWN: Any = object()
@@ -97,6 +102,38 @@ def enter(engine: Any, g: greenlet) -> bool:
     return True
 
 
+class Wakeup:
+    """What the future that a greenlet waits for is told to call when it is done.
+
+    In a callback of the loop, a safe point: the greenlet goes on at once, unless others are ready before it.
+
+    :param wait: the wait that it ends, of a greenlet, in an engine.
+    """
+
+    __slots__ = ("future", "wait")
+
+    def __init__(self, wait: Any) -> None:
+        self.wait = wait
+        #: what is waited for; None: nothing, or the next round of the loop
+        self.future: Any = None
+
+    def __call__(self, future: Any) -> None:
+        wait = self.wait
+        if wait.woken or future is not self.future:
+            return  # one that an interruption has put an end to
+        wait.woken = True
+        engine = wait.engine
+        if wait.queued:
+            wait.target = wait.greenlet
+        elif engine.armed or not enter(engine, wait.greenlet):
+            wait.queued = True
+            wait.target = wait.greenlet
+            engine.ready.append(wait)
+            if not engine.armed:
+                engine.armed = True
+                engine.entry()
+
+
 def _failed(engine: Any, g: greenlet, error: BaseException) -> None:
     """As in the drain."""
     if isinstance(error, GreenletExit):
@@ -108,7 +145,8 @@ def _failed(engine: Any, g: greenlet, error: BaseException) -> None:
 def begin(engine: Any, aio: Any, task: Any, g: greenlet, args: Any, kwargs: Any) -> Any:
     """In a step of ``task``: start ``g``, a child of the current greenlet; returns what it comes back with.
 
-    ``task`` is None where a coroutine is stepped otherwise than by a task.
+    ``task`` is None where a coroutine is stepped otherwise than by a task. ``args`` and ``kwargs``
+    are for the function of ``g``.
     """
     to_runner, turns, draining, entered = engine.to_runner, engine.turns, engine.draining, engine.entered
     engine.to_runner = _switch_of(getcurrent())
@@ -130,3 +168,15 @@ def begin(engine: Any, aio: Any, task: Any, g: greenlet, args: Any, kwargs: Any)
         engine.to_runner, engine.turns, engine.draining, engine.entered = to_runner, turns, draining, entered
         if engine.ready and not engine.armed:
             engine.arm()  # greenlets rely on a drain that goes on when they leave it
+
+
+# the twin is for a compiled engine, whose structures it knows
+if not TYPE_CHECKING and (_compiled := accelerator("_driving", __package__)) is not None:
+    Wakeup = _compiled.Wakeup
+    begin = _compiled.begin
+    _tasks = getattr(asyncio.tasks, "_current_tasks", None)
+    if type(_tasks) is not dict or type(_enter_task) is not BuiltinFunctionType:
+        _tasks = None  # what the current task is, is kept in another way
+    _compiled.use_loops(
+        running.set_running, running.current_task, _enter_task, _leave_task, _tasks, SHOWN, _failed
+    )

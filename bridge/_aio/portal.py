@@ -38,7 +38,8 @@ from bridge._core.callbacks import Callback
 from bridge._core.current import get_hub, set_portal_finder
 from bridge._core.engine import Thrown, Timer, register_interrupter
 
-from .task import Blocking, blocking_of, is_stepping
+from .blocking import Blocking, blocking_of
+from .task import is_stepping
 
 __all__ = ["Portal", "find_portal", "install_task_factory", "portal"]
 

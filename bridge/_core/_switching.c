@@ -25,7 +25,7 @@ static PyTypeObject *engine_type, *wait_type;
 static PyTypeObject *greenlet_type;
 static PyObject *(*greenlet_switch)(PyObject *greenlet, PyObject *args, PyObject *kwargs);
 static PyObject *(*greenlet_current)(void);
-static PyObject *(*greenlet_parent)(PyObject *greenlet);
+static int (*greenlet_is_active)(PyObject *greenlet);
 static PyObject *plain_switch;
 static PyCFunction plain_function;
 
@@ -1209,7 +1209,7 @@ use_greenlet(void)
     greenlet_type = (PyTypeObject *)api[0];
     *(void **)&greenlet_current = api[4];
     *(void **)&greenlet_switch = api[6];
-    *(void **)&greenlet_parent = api[11];
+    *(void **)&greenlet_is_active = api[10];
     PyObject *method = PyObject_GetAttr((PyObject *)greenlet_type, name_switch);
     if (method == NULL) {
         return -1;
@@ -1258,7 +1258,7 @@ add_api(PyObject *module)
     api.greenlet_type = greenlet_type;
     api.switch_method = plain_switch;
     api.current = greenlet_current;
-    api.parent_of = greenlet_parent;
+    api.is_active = greenlet_is_active;
     api.switch_to = switch_to;
     api.switch_back = switch_back;
     api.park = engine_park;

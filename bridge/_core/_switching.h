@@ -50,7 +50,7 @@ typedef struct {
     PyObject *switch_method; /* greenlet.switch, a method descriptor */
     /* greenlet's own */
     PyObject *(*current)(void);
-    PyObject *(*parent_of)(PyObject *greenlet);
+    int (*is_active)(PyObject *greenlet);
     /* Switch to a greenlet; a switch() of its own is honoured. args: NULL or a tuple; kwargs: NULL or a dict. */
     PyObject *(*switch_to)(PyObject *greenlet, PyObject *args, PyObject *kwargs);
     /* Switch to the greenlet that drains. args: NULL or a tuple. */

@@ -9,6 +9,9 @@ Nothing depends on them; without them the same things take longer. The environme
   hand-over from one greenlet to the next.
 - :mod:`bridge._core._queue` is the twin of :mod:`bridge._core.queues`: put and get that need not wait.
 - :mod:`bridge._core._running` hides and shows the running loop, on CPython 3.11.
+- :mod:`bridge._aio._driving` is the twin of what is quick in :mod:`bridge._aio.driving` and
+  :mod:`bridge._aio.entering`: the steps of coroutines that greenlets await, and blocking functions that
+  coroutines call.
 - :mod:`bridge._core._stack` notes where a greenlet was made.
 """
 
@@ -21,12 +24,12 @@ from typing import Any
 __all__ = ["FRAME_CACHE", "accelerator"]
 
 
-def accelerator(name: str) -> Any:
-    """The compiled module of that name in this package; None if there is none or it isn't wanted."""
+def accelerator(name: str, package: str = __package__) -> Any:
+    """The compiled module of that name in ``package``; None if there is none or it isn't wanted."""
     if os.environ.get("BRIDGE_PURE", "") not in ("", "0"):
         return None
     try:
-        return importlib.import_module(f"{__package__}.{name}")
+        return importlib.import_module(f"{package}.{name}")
     except ImportError:
         return None
 

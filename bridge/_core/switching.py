@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .hub import Hub
 
 __all__ = [
-    "CallbackBase", "EngineBase", "HubLocal", "LineBase", "WaitBase", "use_engines", "use_running", "use_waits",
+    "CallbackBase", "EngineBase", "HubLocal", "LineBase", "WaitBase",
+    "use_engines", "use_running", "use_waits",
 ]  # fmt: skip
 
 #: What switch() gives when nothing was passed: the one empty tuple.

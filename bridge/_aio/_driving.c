@@ -1,0 +1,1311 @@
+/* Taking the steps of coroutines in greenlets: the compiled twin of what is quick in bridge._aio.driving and
+   bridge._aio.entering, where the theory is, and of the beginning of a call in bridge._calling.
+
+   Each function does what the one of the same name does there. What is rare is left to the functions in Python:
+   go_on() takes over a coroutine in the middle, wherever its wait ended in another way than by a future that is done.
+
+   The tasks of greenlets are objects of a class in Python, whose slots are read and written here directly. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stddef.h>
+#include <structmember.h>
+
+#include "_switching.h"
+
+#if PY_VERSION_HEX < 0x030d0000
+#define PyObject_GetOptionalAttr _PyObject_LookupAttr
+#endif
+
+static SwitchingAPI *api;
+
+/* What the modules in Python tell us when they are loaded. */
+static PyObject *set_running, *get_current_task, *enter_function, *leave_function, *current_tasks, *shown, *failed;
+static PyTypeObject *task_class, *wait_class, *future_type, *aio_task_type;
+static PyObject *references, *task_of_function, *cancelled, *go_on_function, *hub_local, *elsewhere;
+static PyTypeObject *call_class;
+static PyObject *blocked_class, *find_place, *greenlet_exit;
+
+static PyObject *empty, *shown_args;
+static PyObject *name_hub, *name_loop, *name_error_handler, *name_parent, *name_entry, *name_arm, *name_append,
+    *name_bridge_task, *name_call_soon, *name_add_done_callback, *name_remove_done_callback, *name_blocking,
+    *name_get_loop, *name_result, *name_done, *name_scheduled, *name_enlist, *name_delist, *name_settle, *name_invalid,
+    *name_gr_context, *name_set_result, *name_is_closed, *names_context;
+
+/* Where the slots of a GreenletTask are, and those of a call. */
+static struct {
+    Py_ssize_t engine, aio, awaiting, touched, wait, wakeup, listed, cancel_now, told, reference;
+    Py_ssize_t function, future;
+} at;
+
+#define SLOT(object, name) (*(PyObject **)((char *)(object) + at.name))
+
+static void
+set_slot(PyObject **slot, PyObject *value)
+{
+    PyObject *before = *slot;
+    *slot = Py_NewRef(value);
+    Py_XDECREF(before);
+}
+
+/* The current exception, taken; a new reference. */
+static PyObject *
+take_exception(void)
+{
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (tb != NULL) {
+        PyException_SetTraceback(value, tb);
+        Py_DECREF(tb);
+    }
+    Py_DECREF(type);
+    return value;
+}
+
+static void
+raise(PyObject *exception)
+{
+    PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+}
+
+/* Call for the effect; 0, or -1 with an exception. */
+static int
+done_with(PyObject *result)
+{
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+#define show(aio) done_with(PyObject_CallOneArg(set_running, (aio)))
+#define hide() done_with(PyObject_CallOneArg(set_running, Py_None))
+
+/* The same with an exception set, which stays; errors of our own come instead. */
+static void
+show_or_hide(PyObject *aio)
+{
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    if (done_with(PyObject_CallOneArg(set_running, aio)) == 0) {
+        PyErr_Restore(type, value, tb);
+        return;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(tb);
+}
+
+/* asyncio's own functions do as much: they look into this dictionary. (Where there is none they are called.) */
+static int
+enter_task(PyObject *aio, PyObject *task)
+{
+    if (current_tasks != NULL) {
+        PyObject *before = PyDict_GetItemWithError(current_tasks, aio);
+        if (before == NULL) {
+            return PyErr_Occurred() ? -1 : PyDict_SetItem(current_tasks, aio, task);
+        }
+    }
+    return done_with(PyObject_CallFunctionObjArgs(enter_function, aio, task, NULL));
+}
+
+static int
+leave_task(PyObject *aio, PyObject *task)
+{
+    if (current_tasks != NULL && PyDict_GetItemWithError(current_tasks, aio) == task) {
+        return PyDict_DelItem(current_tasks, aio);
+    }
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    return done_with(PyObject_CallFunctionObjArgs(leave_function, aio, task, NULL));
+}
+
+/* leave_task() with an exception set. */
+static void
+leave_task_failing(PyObject *aio, PyObject *task)
+{
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    if (leave_task(aio, task) == 0) {
+        PyErr_Restore(type, value, tb);
+        return;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(tb);
+}
+
+/* greenlet.switch, bound. */
+static PyObject *
+switch_of(PyObject *g)
+{
+    return PyCFunction_NewEx(((PyMethodDescrObject *)api->switch_method)->d_method, g, NULL);
+}
+
+/* ---- entering ----------------------------------------------------------------------------------------------- */
+
+/* In a callback of the loop, where no drain is armed: switch to g. 1; 0 if nothing was done; -1 with an exception.
+   The reference to g is taken away unless nothing was done: a drain may follow, and is not to keep it. */
+static int
+enter(Engine *engine, PyObject *g)
+{
+    if (PyList_GET_SIZE(engine->before) || PyList_GET_SIZE(engine->after) || engine->on_idle != Py_None) {
+        return 0;
+    }
+    PyObject *heap = engine->heap;
+    PyObject *first = PyList_GET_SIZE(heap) ? Py_NewRef(PyList_GET_ITEM(heap, 0)) : NULL;
+    PyObject *before = NULL;
+    int owned = engine->owned;
+    if (!owned) {
+        /* else it is the hub that runs the loop, and takes our place as in any drain */
+        PyObject *hub = PyObject_GetAttr((PyObject *)engine, name_error_handler);
+        PyObject *runner = hub == NULL ? NULL : api->current();
+        PyObject *bound = NULL;
+        if (runner != NULL) {
+            if (!PyObject_TypeCheck(hub, api->greenlet_type) || !api->is_active(hub)) {
+                /* it has not begun, and could not take the end of a greenlet: a drain begins it */
+                Py_DECREF(hub);
+                Py_DECREF(runner);
+                Py_XDECREF(first);
+                return 0;
+            }
+            PyObject *parent = PyObject_GetAttr(hub, name_parent);
+            if (parent != NULL && (parent == runner || PyObject_SetAttr(hub, name_parent, runner) == 0)) {
+                bound = switch_of(runner);
+            }
+            Py_XDECREF(parent);
+        }
+        Py_XDECREF(hub);
+        Py_XDECREF(runner);
+        if (bound == NULL) {
+            Py_XDECREF(first);
+            Py_DECREF(g);
+            return -1;
+        }
+        before = engine->to_runner;
+        engine->to_runner = bound;
+    }
+    engine->armed = engine->draining = 1;
+    set_slot(&engine->entered, g);
+    engine->turns = 0;
+    PyObject *came = api->switch_to(g, shown_args, NULL);
+    PyObject *error = came == NULL ? take_exception() : NULL;
+    int is_shown = came == shown;
+    Py_XDECREF(came);
+    if (error != NULL && owned && done_with(PyObject_CallFunctionObjArgs(failed, engine, g, error, NULL)) == 0) {
+        Py_CLEAR(error);
+    }
+    Py_DECREF(g);
+    if (!owned) {
+        Py_XSETREF(engine->to_runner, before);
+    }
+    engine->draining = 0;
+    set_slot(&engine->entered, Py_None);
+    if (error != NULL) {
+        /* thrown into the greenlet that runs the loop: the errors of others come out in the hub */
+        if (PyErr_Occurred()) {
+            Py_DECREF(error);
+            error = take_exception();
+        }
+        Py_XDECREF(first);
+        if (show(engine->aio) == 0) {
+            engine->armed = 0;
+            done_with(PyObject_CallMethodNoArgs((PyObject *)engine, name_arm));
+        }
+        if (!PyErr_Occurred()) {
+            raise(error);
+        }
+        Py_DECREF(error);
+        return -1;
+    }
+    if (!is_shown && show(engine->aio) < 0) {
+        Py_XDECREF(first);
+        return -1;
+    }
+    Py_ssize_t ready = PyObject_Size(engine->ready);
+    int other_timer = PyList_GET_SIZE(heap) && PyList_GET_ITEM(heap, 0) != first;
+    Py_XDECREF(first);
+    if (ready < 0) {
+        return -1;
+    }
+    if (ready || engine->stopping || (engine->refs <= 0 && engine->owned) || other_timer) {
+        /* something that only a drain deals with; else the alarm stands for the first timer as it did */
+        return done_with(PyObject_CallMethodNoArgs((PyObject *)engine, name_entry)) < 0 ? -1 : 1;
+    }
+    engine->armed = 0;
+    if (PyObject_Size(engine->ready)) { /* appended by another thread in between */
+        return done_with(PyObject_CallMethodNoArgs((PyObject *)engine, name_arm)) < 0 ? -1 : 1;
+    }
+    return 1;
+}
+
+/* In a step of task (None: there is none): start g. */
+static PyObject *
+begin(Engine *engine, PyObject *aio, PyObject *task, PyObject *g, PyObject *args, PyObject *kwargs)
+{
+    PyObject *current = api->current();
+    if (current == NULL) {
+        return NULL;
+    }
+    PyObject *bound = switch_of(current);
+    Py_DECREF(current);
+    if (bound == NULL) {
+        return NULL;
+    }
+    if (task != Py_None && leave_task(aio, task) < 0) {
+        Py_DECREF(bound);
+        return NULL;
+    }
+    if (hide() < 0) {
+        Py_DECREF(bound);
+        return NULL;
+    }
+    PyObject *to_runner = engine->to_runner, *entered = engine->entered;
+    Py_ssize_t turns = engine->turns;
+    char draining = engine->draining;
+    engine->to_runner = bound;
+    engine->entered = Py_NewRef(g);
+    engine->turns = 0;
+    engine->draining = 1;
+    PyObject *came = api->switch_to(g, args, kwargs);
+    PyObject *error = came == NULL ? take_exception() : NULL;
+    Py_XSETREF(engine->to_runner, to_runner);
+    Py_XSETREF(engine->entered, entered);
+    engine->turns = turns;
+    engine->draining = draining;
+    int bad = came != shown && show(aio) < 0;
+    bad = bad || (task != Py_None && enter_task(aio, task) < 0);
+    if (!bad && !engine->armed) {
+        Py_ssize_t ready = PyObject_Size(engine->ready);
+        /* greenlets rely on a drain that goes on when they leave it */
+        bad = ready < 0 || (ready && done_with(PyObject_CallMethodNoArgs((PyObject *)engine, name_arm)) < 0);
+    }
+    if (bad) {
+        Py_CLEAR(came);
+    }
+    else if (error != NULL) {
+        raise(error);
+    }
+    Py_XDECREF(error);
+    return came;
+}
+
+PyDoc_STRVAR(begin_doc,
+"begin(engine, aio, task, g, args, kwargs, /)\n--\n\n"
+"In a step of ``task``: start ``g``, a child of the current greenlet; returns what it comes back with.");
+
+static PyObject *
+begin_py(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 6 || !PyObject_TypeCheck(args[0], api->engine_type) || !PyTuple_Check(args[4])
+        || !PyDict_Check(args[5])) {
+        PyErr_SetString(PyExc_TypeError, "begin() takes an engine, a loop, a task, a greenlet, a tuple and a dict");
+        return NULL;
+    }
+    return begin((Engine *)args[0], args[1], args[2], args[3], args[4], args[5]);
+}
+
+/* ---- wake-ups ----------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *wait;
+    PyObject *future;
+} Wakeup;
+
+static PyTypeObject *wakeup_type;
+
+static PyObject *
+new_wakeup(PyObject *wait)
+{
+    Wakeup *self = (Wakeup *)wakeup_type->tp_alloc(wakeup_type, 0);
+    if (self != NULL) {
+        self->wait = Py_NewRef(wait);
+        self->future = Py_NewRef(Py_None);
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *
+wakeup_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *wait;
+    if (!PyArg_ParseTuple(args, "O!:Wakeup", api->wait_type, &wait)) {
+        return NULL;
+    }
+    return new_wakeup(wait);
+}
+
+static PyObject *
+wakeup_call(Wakeup *self, PyObject *args, PyObject *kwargs)
+{
+    if (PyTuple_GET_SIZE(args) != 1 || (kwargs != NULL && PyDict_GET_SIZE(kwargs))) {
+        PyErr_SetString(PyExc_TypeError, "a wake-up takes one argument, the future");
+        return NULL;
+    }
+    Wait *wait = (Wait *)self->wait;
+    if (wait->woken || PyTuple_GET_ITEM(args, 0) != self->future) {
+        Py_RETURN_NONE; /* one that an interruption has put an end to */
+    }
+    if (wait->engine == NULL || !PyObject_TypeCheck(wait->engine, api->engine_type) || wait->greenlet == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a wake-up for a wait that is not in an engine");
+        return NULL;
+    }
+    wait->woken = 1;
+    if (wait->queued) {
+        Py_XSETREF(wait->target, Py_NewRef(wait->greenlet));
+        Py_RETURN_NONE;
+    }
+    Engine *engine = (Engine *)Py_NewRef(wait->engine);
+    int done = 0;
+    if (!engine->armed) {
+        PyObject *g = Py_NewRef(wait->greenlet);
+        done = enter(engine, g);
+        if (done == 0) {
+            Py_DECREF(g);
+        }
+    }
+    if (done == 0) {
+        wait->queued = 1;
+        Py_XSETREF(wait->target, Py_NewRef(wait->greenlet));
+        done = done_with(PyObject_CallMethodOneArg(engine->ready, name_append, (PyObject *)wait));
+        if (done == 0 && !engine->armed) {
+            engine->armed = 1;
+            done = done_with(PyObject_CallMethodNoArgs((PyObject *)engine, name_entry));
+        }
+    }
+    Py_DECREF(engine);
+    if (done < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static int
+wakeup_traverse(Wakeup *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->wait);
+    Py_VISIT(self->future);
+    return 0;
+}
+
+static int
+wakeup_clear(Wakeup *self)
+{
+    Py_CLEAR(self->wait);
+    Py_CLEAR(self->future);
+    return 0;
+}
+
+static void
+wakeup_dealloc(Wakeup *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    wakeup_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMemberDef wakeup_members[] = {
+    {"wait", T_OBJECT_EX, offsetof(Wakeup, wait), 0, "the wait that it ends"},
+    {"future", T_OBJECT_EX, offsetof(Wakeup, future), 0, "what is waited for; None: nothing, or the next round"},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot wakeup_slots[] = {
+    {Py_tp_doc, (void *)"What a future is told to call when it is done; see bridge._aio.entering."},
+    {Py_tp_new, wakeup_new},
+    {Py_tp_call, wakeup_call},
+    {Py_tp_traverse, wakeup_traverse},
+    {Py_tp_clear, wakeup_clear},
+    {Py_tp_dealloc, wakeup_dealloc},
+    {Py_tp_members, wakeup_members},
+    {0, NULL},
+};
+
+static PyType_Spec wakeup_spec = {
+    .name = "bridge._aio._driving.Wakeup",
+    .basicsize = sizeof(Wakeup),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = wakeup_slots,
+};
+
+/* ---- the tasks of greenlets --------------------------------------------------------------------------------- */
+
+/* As GreenletTask.__init__(). */
+static PyObject *
+new_task(Engine *engine)
+{
+    PyObject *task = task_class->tp_new(task_class, empty, NULL);
+    if (task == NULL) {
+        return NULL;
+    }
+    Wait *wait = (Wait *)wait_class->tp_alloc(wait_class, 0);
+    if (wait == NULL) {
+        Py_DECREF(task);
+        return NULL;
+    }
+    SLOT(task, wait) = (PyObject *)wait;
+    wait->engine = Py_NewRef((PyObject *)engine);
+    wait->greenlet = Py_NewRef(Py_None);
+    wait->target = Py_NewRef(Py_None);
+    SLOT(task, engine) = Py_NewRef((PyObject *)engine);
+    SLOT(task, aio) = Py_NewRef(engine->aio);
+    SLOT(task, awaiting) = Py_NewRef(Py_None);
+    SLOT(task, told) = Py_NewRef(Py_None);
+    SLOT(task, reference) = Py_NewRef(Py_None);
+    SLOT(task, touched) = Py_NewRef(Py_False);
+    SLOT(task, listed) = Py_NewRef(Py_False);
+    SLOT(task, cancel_now) = Py_NewRef(Py_False);
+    SLOT(task, wakeup) = new_wakeup((PyObject *)wait);
+    if (SLOT(task, wakeup) == NULL) {
+        Py_DECREF(task);
+        return NULL;
+    }
+    return task;
+}
+
+static PyObject *
+task_of(Engine *engine, PyObject *g)
+{
+    PyObject *dict = PyObject_GenericGetDict(g, NULL);
+    if (dict == NULL) {
+        return NULL;
+    }
+    PyObject *task = PyDict_GetItemWithError(dict, name_bridge_task);
+    if (task == NULL) {
+        if (!PyErr_Occurred()) {
+            task = new_task(engine);
+            if (task != NULL && PyDict_SetItem(dict, name_bridge_task, task) < 0) {
+                Py_CLEAR(task);
+            }
+        }
+    }
+    else if (Py_TYPE(task) == task_class && SLOT(task, aio) == engine->aio && SLOT(task, told) == Py_None) {
+        Py_INCREF(task);
+    }
+    else {
+        /* another loop, that of a forked child, too; or it may have ended */
+        task = PyObject_CallFunctionObjArgs(task_of_function, g, engine, NULL);
+        if (task != NULL && Py_TYPE(task) != task_class) {
+            PyErr_Format(PyExc_TypeError, "%R is no task of a greenlet", task);
+            Py_CLEAR(task);
+        }
+    }
+    Py_DECREF(dict);
+    return task;
+}
+
+static int
+enlist(PyObject *task)
+{
+    if (references == NULL || SLOT(task, reference) != Py_None) {
+        return done_with(PyObject_CallMethodNoArgs(task, name_enlist));
+    }
+    PyObject *reference = PyWeakref_NewRef(task, NULL);
+    if (reference == NULL) {
+        return -1;
+    }
+    set_slot(&SLOT(task, reference), reference);
+    Py_DECREF(reference);
+    return PySet_Add(references, reference);
+}
+
+static int
+delist(PyObject *task)
+{
+    if (references == NULL) {
+        return done_with(PyObject_CallMethodNoArgs(task, name_delist));
+    }
+    return PySet_Discard(references, SLOT(task, reference)) < 0 ? -1 : 0;
+}
+
+static void
+arm(Wait *wait, PyObject *current)
+{
+    wait->woken = 0;
+    set_slot(&wait->target, Py_None);
+    set_slot(&wait->greenlet, current);
+}
+
+/* object.name(argument, context=context), of the loop or a future; 0, or -1. */
+static int
+with_context(PyObject *object, PyObject *name, PyObject *argument, PyObject *argument2, PyObject *context)
+{
+    PyObject *args[4];
+    size_t n = 0;
+    args[n++] = object;
+    args[n++] = argument;
+    if (argument2 != NULL) {
+        args[n++] = argument2;
+    }
+    args[n] = context;
+    return done_with(PyObject_VectorcallMethod(name, args, n | PY_VECTORCALL_ARGUMENTS_OFFSET, names_context));
+}
+
+/* Whether a coroutine may wait for what it has yielded, and nothing is in the way. 1, 0, or -1 with an exception. */
+static int
+can_wait(PyObject *task, PyObject *future)
+{
+    if (SLOT(task, cancel_now) != Py_False || future == task) {
+        return 0;
+    }
+    PyObject *blocking;
+    if (PyObject_GetOptionalAttr(future, name_blocking, &blocking) < 0) {
+        return -1;
+    }
+    Py_XDECREF(blocking);
+    if (blocking != Py_True) {
+        return 0;
+    }
+    PyObject *loop = PyObject_CallMethodNoArgs(future, name_get_loop);
+    if (loop == NULL) {
+        return -1;
+    }
+    Py_DECREF(loop);
+    return loop == SLOT(task, aio);
+}
+
+/* Begin to wait for a future; 0, or -1 with an exception. */
+static int
+wait_on(Engine *engine, PyObject *current, PyObject *task, PyObject *future)
+{
+    Wakeup *wakeup = (Wakeup *)SLOT(task, wakeup);
+    arm((Wait *)SLOT(task, wait), current);
+    set_slot(&wakeup->future, future);
+    return with_context(future, name_add_done_callback, (PyObject *)wakeup, NULL, engine->context);
+}
+
+/* Let others run. Returns what was passed by who switched back; the loop is shown then if that is SHOWN. */
+static PyObject *
+leave(Engine *engine, PyObject *current, int is_shown)
+{
+    if (is_shown) {
+        if (engine->entered == current) {
+            return api->switch_back(engine, shown_args); /* in the middle of somebody else's coroutine, as it is */
+        }
+        if (hide() < 0) {
+            return NULL;
+        }
+    }
+    return api->park(engine, NULL);
+}
+
+/* What go_on() in Python does, as long as nothing rare happens; it goes on with that. */
+static PyObject *
+go_on(Engine *engine, PyObject *current, PyObject *task, PyObject *coroutine, PyObject *waits_for)
+{
+    PyObject *aio = Py_NewRef(engine->aio);
+    Wait *wait = (Wait *)Py_NewRef(SLOT(task, wait));
+    Wakeup *wakeup = (Wakeup *)Py_NewRef(SLOT(task, wakeup));
+    PyObject *result = NULL, *interrupted = NULL, *failure = NULL;
+    int is_shown = 1;
+    Py_INCREF(waits_for);
+    for (;;) {
+        int begun;
+        if (waits_for == Py_None) {
+            /* asyncio.sleep(0): after all that the loop has to call now */
+            arm(wait, current);
+            begun = with_context(aio, name_call_soon, (PyObject *)wakeup, Py_None, engine->context);
+        }
+        else {
+            begun = can_wait(task, waits_for);
+            if (begun == 0) {
+                break; /* for go_on() to begin with */
+            }
+            if (begun > 0) {
+                begun = PyObject_SetAttr(waits_for, name_blocking, Py_False);
+                begun = begun < 0 ? -1 : wait_on(engine, current, task, waits_for);
+            }
+        }
+        if (begun < 0) {
+            goto ended;
+        }
+        PyObject *came = leave(engine, current, is_shown);
+        is_shown = came == shown;
+        if (came == NULL) {
+            interrupted = take_exception();
+            break;
+        }
+        Py_DECREF(came);
+        if (!wait->woken) {
+            interrupted = PyObject_CallMethodNoArgs((PyObject *)wait, name_invalid);
+            if (interrupted == NULL) {
+                interrupted = take_exception();
+            }
+            break;
+        }
+        if (waits_for != Py_None) {
+            PyObject *got = PyObject_CallMethodNoArgs(waits_for, name_result);
+            if (got == NULL) {
+                failure = take_exception();
+                break;
+            }
+            Py_DECREF(got);
+            set_slot(&wakeup->future, Py_None);
+        }
+        if (SLOT(task, cancel_now) != Py_False) {
+            failure = PyObject_CallOneArg(cancelled, task);
+            if (failure == NULL) {
+                failure = take_exception();
+            }
+            break;
+        }
+        if ((!is_shown && show(aio) < 0) || enter_task(aio, task) < 0) {
+            goto ended;
+        }
+        is_shown = 1;
+        PyObject *out = NULL;
+        PySendResult sent = PyIter_Send(coroutine, Py_None, &out);
+        if (sent == PYGEN_ERROR) {
+            leave_task_failing(aio, task);
+            goto ended;
+        }
+        if (leave_task(aio, task) < 0) {
+            Py_DECREF(out);
+            goto ended;
+        }
+        if (sent == PYGEN_RETURN) {
+            result = out;
+            goto ended;
+        }
+        Py_SETREF(waits_for, out);
+    }
+    result = PyObject_CallFunctionObjArgs(
+        go_on_function, engine, current, task, coroutine, waits_for, interrupted == NULL ? Py_None : interrupted,
+        failure == NULL ? Py_None : failure, is_shown ? Py_True : Py_False, NULL);
+    is_shown = 0;
+ended:
+    set_slot(&wait->greenlet, Py_None);
+    set_slot(&wait->target, Py_None);
+    if (is_shown) {
+        show_or_hide(Py_None);
+        if (result != NULL && PyErr_Occurred()) {
+            Py_CLEAR(result);
+        }
+    }
+    Py_XDECREF(interrupted);
+    Py_XDECREF(failure);
+    Py_DECREF(waits_for);
+    Py_DECREF(wakeup);
+    Py_DECREF(wait);
+    Py_DECREF(aio);
+    return result;
+}
+
+/* The first step of a coroutine, and the others. */
+static PyObject *
+steps(Engine *engine, PyObject *current, PyObject *task, PyObject *coroutine)
+{
+    PyObject *aio = SLOT(task, aio);
+    if (show(aio) < 0) {
+        return NULL;
+    }
+    PyObject *out = NULL;
+    if (enter_task(aio, task) < 0) {
+        show_or_hide(Py_None);
+        return NULL;
+    }
+    PySendResult sent = PyIter_Send(coroutine, Py_None, &out);
+    if (sent == PYGEN_ERROR) {
+        leave_task_failing(aio, task);
+        show_or_hide(Py_None);
+        return NULL;
+    }
+    if (leave_task(aio, task) < 0) {
+        Py_DECREF(out);
+        show_or_hide(Py_None);
+        return NULL;
+    }
+    if (sent == PYGEN_RETURN) {
+        if (hide() < 0) {
+            Py_CLEAR(out);
+        }
+        return out;
+    }
+    PyObject *result = NULL;
+    if (SLOT(task, listed) == Py_False && enlist(task) < 0) {
+        show_or_hide(Py_None);
+    }
+    else {
+        engine->refs++; /* a reason to go on, as any task; to ask all_tasks() is slow */
+        result = go_on(engine, current, task, coroutine, out);
+        engine->refs--;
+        if (SLOT(task, listed) == Py_False) {
+            PyObject *error = result == NULL ? take_exception() : NULL;
+            if (delist(task) < 0) {
+                Py_CLEAR(result);
+            }
+            else if (error != NULL) {
+                raise(error);
+            }
+            Py_XDECREF(error);
+        }
+    }
+    Py_DECREF(out);
+    return result;
+}
+
+/* Take the steps of coroutine in the greenlet current, which may block; return its result. */
+static PyObject *
+drive(Engine *engine, PyObject *current, PyObject *coroutine)
+{
+    PyObject *task = task_of(engine, current);
+    if (task == NULL) {
+        return NULL;
+    }
+    set_slot(&SLOT(task, awaiting), coroutine);
+    PyObject *result = steps(engine, current, task, coroutine);
+    if (result != NULL && SLOT(task, cancel_now) != Py_False) {
+        /* as in asyncio: cancelled when there was nothing left to raise it in */
+        Py_CLEAR(result);
+        PyObject *error = PyObject_CallOneArg(cancelled, task);
+        if (error != NULL) {
+            raise(error);
+            Py_DECREF(error);
+        }
+    }
+    if (SLOT(task, touched) == Py_False) {
+        set_slot(&SLOT(task, awaiting), Py_None);
+    }
+    else {
+        PyObject *error = result == NULL ? take_exception() : NULL;
+        set_slot(&SLOT(task, awaiting), Py_None);
+        if (done_with(PyObject_CallMethodObjArgs(
+                task, name_settle, error == NULL ? Py_None : error, result == NULL ? Py_None : result, NULL)) < 0) {
+            Py_CLEAR(result);
+        }
+        else if (error != NULL) {
+            raise(error);
+        }
+        Py_XDECREF(error);
+    }
+    Py_DECREF(task);
+    return result;
+}
+
+/* Whether a future of this loop, or whatever else the loop has to do, is a reason to go on. */
+static int
+counts(PyObject *aio, PyObject *future)
+{
+    if (PyObject_TypeCheck(future, aio_task_type)) {
+        return 1;
+    }
+    PyObject *scheduled;
+    int has = PyObject_GetOptionalAttr(aio, name_scheduled, &scheduled);
+    Py_XDECREF(scheduled);
+    return has < 0 ? -1 : !has;
+}
+
+/* Wait in the greenlet current, which may block, for a future or task of the loop; return its result. */
+static PyObject *
+wait_for_future(Engine *engine, PyObject *current, PyObject *future)
+{
+    PyObject *done = PyObject_CallMethodNoArgs(future, name_done);
+    if (done == NULL) {
+        return NULL;
+    }
+    Py_DECREF(done);
+    if (done == Py_True) {
+        return PyObject_CallMethodNoArgs(future, name_result);
+    }
+    PyObject *task = task_of(engine, current);
+    if (task == NULL) {
+        return NULL;
+    }
+    int counting = counts(engine->aio, future);
+    if (counting < 0 || wait_on(engine, current, task, future) < 0) {
+        Py_DECREF(task);
+        return NULL;
+    }
+    Wait *wait = (Wait *)SLOT(task, wait);
+    engine->refs += counting;
+    PyObject *came = api->park(engine, NULL);
+    engine->refs -= counting;
+    if (came != NULL) {
+        Py_DECREF(came);
+        if (came == shown && hide() < 0) {
+            came = NULL;
+        }
+        else if (!wait->woken) {
+            PyObject *error = PyObject_CallMethodNoArgs((PyObject *)wait, name_invalid);
+            if (error != NULL) {
+                raise(error);
+                Py_DECREF(error);
+            }
+            came = NULL;
+        }
+    }
+    PyObject *wakeup = SLOT(task, wakeup);
+    if (came == NULL) {
+        PyObject *error = take_exception();
+        api->over(wait);
+        if (done_with(PyObject_CallMethodOneArg(future, name_remove_done_callback, wakeup)) == 0) {
+            raise(error);
+        }
+        Py_DECREF(error);
+    }
+    set_slot(&((Wakeup *)wakeup)->future, Py_None);
+    set_slot(&wait->greenlet, Py_None);
+    set_slot(&wait->target, Py_None);
+    Py_DECREF(task);
+    return came == NULL ? NULL : PyObject_CallMethodNoArgs(future, name_result);
+}
+
+static int
+check_driven(const char *name, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs == 3 && PyObject_TypeCheck(args[0], api->engine_type) && PyObject_TypeCheck(args[1], api->greenlet_type)) {
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "%s() takes an engine, a greenlet and what is awaited", name);
+    return -1;
+}
+
+PyDoc_STRVAR(drive_doc,
+"drive(engine, current, coroutine, /)\n--\n\n"
+"Take the steps of ``coroutine`` in the greenlet ``current``, which may block; return its result.");
+
+static PyObject *
+drive_py(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    return check_driven("drive", args, nargs) < 0 ? NULL : drive((Engine *)args[0], args[1], args[2]);
+}
+
+PyDoc_STRVAR(wait_for_future_doc,
+"wait_for_future(engine, current, future, /)\n--\n\n"
+"Wait in the greenlet ``current``, which may block, for a future or task of the loop; return its result.");
+
+static PyObject *
+wait_for_future_py(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    return check_driven("wait_for_future", args, nargs) < 0 ? NULL
+                                                            : wait_for_future((Engine *)args[0], args[1], args[2]);
+}
+
+/* The engine of this thread's hub; NULL: there is none, or with an exception. A new reference. */
+static Engine *
+engine_here(PyObject **hub)
+{
+    *hub = PyObject_GetAttr(hub_local, name_hub);
+    if (*hub == NULL || *hub == Py_None) {
+        Py_CLEAR(*hub);
+        return NULL;
+    }
+    PyObject *engine = PyObject_GetAttr(*hub, name_loop);
+    if (engine != NULL && !PyObject_TypeCheck(engine, api->engine_type)) {
+        Py_CLEAR(engine);
+    }
+    if (engine == NULL) {
+        Py_CLEAR(*hub);
+    }
+    return (Engine *)engine;
+}
+
+PyDoc_STRVAR(await_quickly_doc,
+"await_quickly(awaitable, /)\n--\n\n"
+"What ``await_`` does where nothing is to be done first; else ELSEWHERE.");
+
+static PyObject *
+await_quickly(PyObject *module, PyObject *awaitable)
+{
+    PyObject *hub;
+    Engine *engine = engine_here(&hub);
+    if (engine == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(elsewhere);
+    }
+    PyObject *result = NULL;
+    PyObject *current = api->current();
+    PyObject *running = current == NULL ? NULL : api->probe(engine, NULL);
+    if (running != NULL) {
+        if (running != Py_None || current == hub) {
+            result = Py_NewRef(elsewhere);
+        }
+        else if (PyCoro_CheckExact(awaitable)) {
+            result = engine->shared && (engine->running || !engine->owned) ? drive(engine, current, awaitable)
+                                                                            : Py_NewRef(elsewhere);
+        }
+        else if (PyObject_TypeCheck(awaitable, future_type)) {
+            PyObject *loop = PyObject_CallMethodNoArgs(awaitable, name_get_loop);
+            if (loop != NULL) {
+                Py_DECREF(loop);
+                result = loop == engine->aio ? wait_for_future(engine, current, awaitable) : Py_NewRef(elsewhere);
+            }
+        }
+        else {
+            result = Py_NewRef(elsewhere);
+        }
+        Py_DECREF(running);
+    }
+    Py_XDECREF(current);
+    Py_DECREF(hub);
+    Py_DECREF(engine);
+    return result;
+}
+
+/* ---- blocking functions that coroutines call: bridge._calling ------------------------------------------------ */
+
+/* Give a result to the coroutine that awaits it; 0, or -1. */
+static int
+tell(PyObject *future, PyObject *exception, PyObject *value)
+{
+    PyObject *done = PyObject_CallMethodNoArgs(future, name_done);
+    if (done == NULL) {
+        return -1;
+    }
+    Py_DECREF(done);
+    if (done == Py_True) {
+        return 0;
+    }
+    PyObject *loop = PyObject_CallMethodNoArgs(future, name_get_loop);
+    PyObject *closed = loop == NULL ? NULL : PyObject_CallMethodNoArgs(loop, name_is_closed);
+    Py_XDECREF(loop);
+    if (closed == NULL) {
+        return -1;
+    }
+    Py_DECREF(closed);
+    if (closed == Py_True) {
+        return 0;
+    }
+    PyObject *pair = PyTuple_Pack(2, exception, value);
+    if (pair == NULL) {
+        return -1;
+    }
+    int failing = done_with(PyObject_CallMethodOneArg(future, name_set_result, pair));
+    Py_DECREF(pair);
+    return failing;
+}
+
+PyDoc_STRVAR(run_call_doc,
+"run_call($module, /, *args, **kwargs)\n--\n\n"
+"In the greenlet of a call: make the call.");
+
+static PyObject *
+run_call(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    PyObject *g = api->current();
+    if (g == NULL) {
+        return NULL;
+    }
+    PyObject *value = NULL;
+    if (call_class == NULL || Py_TYPE(g) != call_class || SLOT(g, function) == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "run_call() is for the greenlets of calls");
+    }
+    else {
+        PyObject *function = Py_NewRef(SLOT(g, function));
+        value = PyObject_Call(function, args, kwargs);
+        Py_DECREF(function);
+        if (value == NULL && PyErr_ExceptionMatches(greenlet_exit)) {
+            value = take_exception();
+        }
+        PyObject *future = SLOT(g, future);
+        if (future != NULL && future != Py_None) {
+            Py_INCREF(future);
+            PyObject *error = value == NULL ? take_exception() : NULL;
+            int failing = tell(future, error == NULL ? Py_None : error, value == NULL ? Py_None : value);
+            Py_XDECREF(error);
+            Py_XDECREF(value);
+            Py_DECREF(future);
+            value = failing ? NULL : Py_NewRef(Py_None);
+        }
+    }
+    Py_DECREF(g);
+    return value;
+}
+
+PyDoc_STRVAR(call_doc,
+"call(function, args, kwargs, /)\n--\n\n"
+"In a coroutine: call a blocking function in a greenlet, in a copy of the context.");
+
+static PyObject *
+call(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3 || !PyTuple_Check(args[1]) || !PyDict_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "call() takes a function, a tuple and a dict");
+        return NULL;
+    }
+    PyObject *hub, *aio = NULL, *task = NULL, *g = NULL, *value = NULL;
+    Engine *engine = engine_here(&hub);
+    if (engine == NULL && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (engine != NULL) {
+        aio = Py_NewRef(engine->aio);
+        if (current_tasks != NULL) {
+            task = Py_XNewRef(PyDict_GetItemWithError(current_tasks, aio));
+        }
+        else {
+            task = PyObject_CallOneArg(get_current_task, aio);
+        }
+        if (task == NULL && PyErr_Occurred()) {
+            goto done;
+        }
+    }
+    /* if there is a task this is the loop that runs */
+    if (task == NULL || task == Py_None || (engine->owned && !engine->running)) {
+        Py_CLEAR(task);
+        Py_CLEAR(aio);
+        Py_CLEAR(engine);
+        Py_CLEAR(hub);
+        PyObject *place = PyObject_CallNoArgs(find_place);
+        if (place == NULL) {
+            return NULL;
+        }
+        if (!PyArg_ParseTuple(place, "OO!OO", &hub, api->engine_type, &engine, &aio, &task)) {
+            Py_DECREF(place);
+            return NULL;
+        }
+        Py_INCREF(hub);
+        Py_INCREF(engine);
+        Py_INCREF(aio);
+        Py_INCREF(task);
+        Py_DECREF(place);
+    }
+    g = PyObject_CallNoArgs((PyObject *)call_class);
+    if (g == NULL) {
+        goto done;
+    }
+    set_slot(&SLOT(g, function), args[0]);
+    PyObject *context = PyContext_CopyCurrent();
+    if (context == NULL || PyObject_SetAttr(g, name_gr_context, context) < 0) {
+        Py_XDECREF(context);
+        goto done;
+    }
+    Py_DECREF(context);
+    value = begin(engine, aio, task, g, args[1], args[2]);
+    if (api->is_active(g)) {
+        /* it has blocked; where it ends now is the hub */
+        if (value != NULL) {
+            Py_SETREF(value, PyObject_SetAttr(g, name_parent, hub) < 0 ? NULL : PyObject_CallOneArg(blocked_class, g));
+        }
+    }
+done:
+    Py_XDECREF(g);
+    Py_XDECREF(task);
+    Py_XDECREF(aio);
+    Py_XDECREF(engine);
+    Py_XDECREF(hub);
+    return value;
+}
+
+/* ---- the module --------------------------------------------------------------------------------------------- */
+
+/* Where a slot of a class in Python is. */
+static int
+find_slot(PyTypeObject *type, const char *name, Py_ssize_t *offset)
+{
+    PyObject *member = PyObject_GetAttrString((PyObject *)type, name);
+    if (member == NULL) {
+        return -1;
+    }
+    if (Py_TYPE(member) != &PyMemberDescr_Type || ((PyMemberDescrObject *)member)->d_member->type != T_OBJECT_EX) {
+        PyErr_Format(PyExc_TypeError, "%s.%s is no slot", type->tp_name, name);
+        Py_DECREF(member);
+        return -1;
+    }
+    *offset = ((PyMemberDescrObject *)member)->d_member->offset;
+    Py_DECREF(member);
+    return 0;
+}
+
+static void
+keep(PyObject **where, PyObject *object)
+{
+    PyObject *before = *where;
+    *where = object == Py_None ? NULL : Py_NewRef(object);
+    Py_XDECREF(before);
+}
+
+PyDoc_STRVAR(use_loops_doc,
+"use_loops(set_running, current_task, enter_task, leave_task, current_tasks, shown, failed, /)\n--\n\n"
+"Called once, by bridge._aio.entering. current_tasks: the dictionary of the current tasks, or None.");
+
+static PyObject *
+use_loops(PyObject *module, PyObject *args)
+{
+    PyObject *given[7];
+    if (!PyArg_ParseTuple(args, "OOOOOOO:use_loops", &given[0], &given[1], &given[2], &given[3], &given[4], &given[5],
+                          &given[6])) {
+        return NULL;
+    }
+    if (given[4] != Py_None && !PyDict_CheckExact(given[4])) {
+        PyErr_SetString(PyExc_TypeError, "use_loops(): current_tasks must be a dict or None");
+        return NULL;
+    }
+    keep(&set_running, given[0]);
+    keep(&get_current_task, given[1]);
+    keep(&enter_function, given[2]);
+    keep(&leave_function, given[3]);
+    keep(&current_tasks, given[4]);
+    keep(&shown, given[5]);
+    keep(&failed, given[6]);
+    Py_XSETREF(shown_args, PyTuple_Pack(1, given[5]));
+    if (shown_args == NULL) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(use_tasks_doc,
+"use_tasks(task_class, wait_class, future_class, aio_task_class, references, task_of, cancelled, go_on, hub_local,\n"
+"elsewhere, /)\n--\n\n"
+"Called once, by bridge._aio.driving. references: the set of those of all tasks, or None.");
+
+static PyObject *
+use_tasks(PyObject *module, PyObject *args)
+{
+    PyObject *classes[4], *given[6];
+    if (!PyArg_ParseTuple(args, "O!O!O!O!OOOOOO:use_tasks", &PyType_Type, &classes[0], &PyType_Type, &classes[1],
+                          &PyType_Type, &classes[2], &PyType_Type, &classes[3], &given[0], &given[1], &given[2],
+                          &given[3], &given[4], &given[5])) {
+        return NULL;
+    }
+    PyTypeObject *type = (PyTypeObject *)classes[0];
+    if (find_slot(type, "engine", &at.engine) < 0 || find_slot(type, "aio", &at.aio) < 0
+        || find_slot(type, "awaiting", &at.awaiting) < 0 || find_slot(type, "touched", &at.touched) < 0
+        || find_slot(type, "wait", &at.wait) < 0 || find_slot(type, "wakeup", &at.wakeup) < 0
+        || find_slot(type, "_listed", &at.listed) < 0 || find_slot(type, "_cancel_now", &at.cancel_now) < 0
+        || find_slot(type, "_told", &at.told) < 0 || find_slot(type, "_reference", &at.reference) < 0) {
+        return NULL;
+    }
+    if (given[0] != Py_None && !PySet_CheckExact(given[0])) {
+        PyErr_SetString(PyExc_TypeError, "use_tasks(): references must be a set or None");
+        return NULL;
+    }
+    if (!PyType_IsSubtype((PyTypeObject *)classes[1], api->wait_type)) {
+        PyErr_SetString(PyExc_TypeError, "use_tasks(): the class of waits is not that of the compiled engine");
+        return NULL;
+    }
+    keep((PyObject **)&task_class, classes[0]);
+    keep((PyObject **)&wait_class, classes[1]);
+    keep((PyObject **)&future_type, classes[2]);
+    keep((PyObject **)&aio_task_type, classes[3]);
+    keep(&references, given[0]);
+    keep(&task_of_function, given[1]);
+    keep(&cancelled, given[2]);
+    keep(&go_on_function, given[3]);
+    keep(&hub_local, given[4]);
+    keep(&elsewhere, given[5]);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(use_calls_doc,
+"use_calls(call_class, blocked_class, find_place, greenlet_exit, /)\n--\n\n"
+"Called once, by bridge._calling.");
+
+static PyObject *
+use_calls(PyObject *module, PyObject *args)
+{
+    PyObject *type, *given[3];
+    if (!PyArg_ParseTuple(args, "O!OOO:use_calls", &PyType_Type, &type, &given[0], &given[1], &given[2])) {
+        return NULL;
+    }
+    if (find_slot((PyTypeObject *)type, "function", &at.function) < 0
+        || find_slot((PyTypeObject *)type, "future", &at.future) < 0) {
+        return NULL;
+    }
+    keep((PyObject **)&call_class, type);
+    keep(&blocked_class, given[0]);
+    keep(&find_place, given[1]);
+    keep(&greenlet_exit, given[2]);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef module_methods[] = {
+    {"begin", (PyCFunction)(void (*)(void))begin_py, METH_FASTCALL, begin_doc},
+    {"drive", (PyCFunction)(void (*)(void))drive_py, METH_FASTCALL, drive_doc},
+    {"wait_for_future", (PyCFunction)(void (*)(void))wait_for_future_py, METH_FASTCALL, wait_for_future_doc},
+    {"await_quickly", await_quickly, METH_O, await_quickly_doc},
+    {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, call_doc},
+    {"run_call", (PyCFunction)(void (*)(void))run_call, METH_VARARGS | METH_KEYWORDS, run_call_doc},
+    {"use_loops", use_loops, METH_VARARGS, use_loops_doc},
+    {"use_tasks", use_tasks, METH_VARARGS, use_tasks_doc},
+    {"use_calls", use_calls, METH_VARARGS, use_calls_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static const struct {
+    PyObject **name;
+    const char *text;
+} all_names[] = {
+    {&name_hub, "hub"},
+    {&name_loop, "loop"},
+    {&name_error_handler, "error_handler"},
+    {&name_parent, "parent"},
+    {&name_entry, "entry"},
+    {&name_arm, "arm"},
+    {&name_append, "append"},
+    {&name_bridge_task, "_bridge_task"},
+    {&name_call_soon, "call_soon"},
+    {&name_add_done_callback, "add_done_callback"},
+    {&name_remove_done_callback, "remove_done_callback"},
+    {&name_blocking, "_asyncio_future_blocking"},
+    {&name_get_loop, "get_loop"},
+    {&name_result, "result"},
+    {&name_done, "done"},
+    {&name_scheduled, "_scheduled"},
+    {&name_enlist, "enlist"},
+    {&name_delist, "delist"},
+    {&name_settle, "settle"},
+    {&name_invalid, "_invalid"},
+    {&name_gr_context, "gr_context"},
+    {&name_set_result, "set_result"},
+    {&name_is_closed, "is_closed"},
+};
+
+static int
+execute(PyObject *module)
+{
+    api = (SwitchingAPI *)PyCapsule_Import(SWITCHING_API, 0);
+    if (api == NULL) {
+        return -1;
+    }
+    if (api->size != sizeof(SwitchingAPI)) {
+        PyErr_SetString(PyExc_ImportError, "bridge._core._switching was built from another version");
+        return -1;
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(all_names); i++) {
+        if (*all_names[i].name == NULL
+            && (*all_names[i].name = PyUnicode_InternFromString(all_names[i].text)) == NULL) {
+            return -1;
+        }
+    }
+    if (empty == NULL && (empty = PyTuple_New(0)) == NULL) {
+        return -1;
+    }
+    if (names_context == NULL && (names_context = Py_BuildValue("(s)", "context")) == NULL) {
+        return -1;
+    }
+    PyObject *type = PyType_FromSpec(&wakeup_spec);
+    if (type == NULL) {
+        return -1;
+    }
+    int failing = PyModule_AddObjectRef(module, "Wakeup", type);
+    Py_XSETREF(wakeup_type, (PyTypeObject *)type);
+    return failing;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, execute},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "bridge._aio._driving",
+    .m_doc = "Taking the steps of coroutines in greenlets, compiled.",
+    .m_size = 0,
+    .m_methods = module_methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__driving(void)
+{
+    return PyModuleDef_Init(&definition);
+}
