@@ -27,7 +27,7 @@ static PyTypeObject *call_class;
 static PyObject *blocked_class, *find_place, *greenlet_exit;
 
 static PyObject *empty, *shown_args;
-static PyObject *name_hub, *name_loop, *name_error_handler, *name_parent, *name_entry, *name_arm, *name_append,
+static PyObject *name_loop, *name_error_handler, *name_parent, *name_entry, *name_arm, *name_append,
     *name_bridge_task, *name_call_soon, *name_add_done_callback, *name_remove_done_callback, *name_blocking,
     *name_get_loop, *name_result, *name_done, *name_scheduled, *name_enlist, *name_delist, *name_settle, *name_invalid,
     *name_gr_context, *name_set_result, *name_is_closed, *names_context;
@@ -47,6 +47,21 @@ set_slot(PyObject **slot, PyObject *value)
     *slot = Py_NewRef(value);
     Py_XDECREF(before);
 }
+
+/* The class of engines is mostly the one that we have seen before: a search of its bases is saved. */
+static PyTypeObject *engine_class;
+
+static int
+is_engine(PyObject *object)
+{
+    if (!PyObject_TypeCheck(object, api->engine_type)) {
+        return 0;
+    }
+    Py_XSETREF(engine_class, (PyTypeObject *)Py_NewRef((PyObject *)Py_TYPE(object)));
+    return 1;
+}
+
+#define IS_ENGINE(object) (Py_TYPE(object) == engine_class || is_engine(object))
 
 /* The current exception, taken; a new reference. */
 static PyObject *
@@ -103,9 +118,12 @@ static int
 enter_task(PyObject *aio, PyObject *task)
 {
     if (current_tasks != NULL) {
-        PyObject *before = PyDict_GetItemWithError(current_tasks, aio);
+        PyObject *before = PyDict_SetDefault(current_tasks, aio, task);
+        if (before == task) {
+            return 0;
+        }
         if (before == NULL) {
-            return PyErr_Occurred() ? -1 : PyDict_SetItem(current_tasks, aio, task);
+            return -1;
         }
     }
     return done_with(PyObject_CallFunctionObjArgs(enter_function, aio, task, NULL));
@@ -300,7 +318,7 @@ PyDoc_STRVAR(begin_doc,
 static PyObject *
 begin_py(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 6 || !PyObject_TypeCheck(args[0], api->engine_type) || !PyTuple_Check(args[4])
+    if (nargs != 6 || !IS_ENGINE(args[0]) || !PyTuple_Check(args[4])
         || !PyDict_Check(args[5])) {
         PyErr_SetString(PyExc_TypeError, "begin() takes an engine, a loop, a task, a greenlet, a tuple and a dict");
         return NULL;
@@ -342,15 +360,15 @@ wakeup_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static PyObject *
 wakeup_call(Wakeup *self, PyObject *args, PyObject *kwargs)
 {
-    if (PyTuple_GET_SIZE(args) != 1 || (kwargs != NULL && PyDict_GET_SIZE(kwargs))) {
+    if (PyTuple_GET_SIZE(args) > 1 || (kwargs != NULL && PyDict_GET_SIZE(kwargs))) {
         PyErr_SetString(PyExc_TypeError, "a wake-up takes one argument, the future");
         return NULL;
     }
     Wait *wait = (Wait *)self->wait;
-    if (wait->woken || PyTuple_GET_ITEM(args, 0) != self->future) {
+    if (wait->woken || (PyTuple_GET_SIZE(args) ? PyTuple_GET_ITEM(args, 0) : Py_None) != self->future) {
         Py_RETURN_NONE; /* one that an interruption has put an end to */
     }
-    if (wait->engine == NULL || !PyObject_TypeCheck(wait->engine, api->engine_type) || wait->greenlet == NULL) {
+    if (wait->engine == NULL || !IS_ENGINE(wait->engine) || wait->greenlet == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a wake-up for a wait that is not in an engine");
         return NULL;
     }
@@ -533,19 +551,12 @@ arm(Wait *wait, PyObject *current)
     set_slot(&wait->greenlet, current);
 }
 
-/* object.name(argument, context=context), of the loop or a future; 0, or -1. */
+/* object.name(callback, context=context), of the loop or a future; 0, or -1. */
 static int
-with_context(PyObject *object, PyObject *name, PyObject *argument, PyObject *argument2, PyObject *context)
+with_context(PyObject *object, PyObject *name, PyObject *callback, PyObject *context)
 {
-    PyObject *args[4];
-    size_t n = 0;
-    args[n++] = object;
-    args[n++] = argument;
-    if (argument2 != NULL) {
-        args[n++] = argument2;
-    }
-    args[n] = context;
-    return done_with(PyObject_VectorcallMethod(name, args, n | PY_VECTORCALL_ARGUMENTS_OFFSET, names_context));
+    PyObject *args[] = {object, callback, context};
+    return done_with(PyObject_VectorcallMethod(name, args, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, names_context));
 }
 
 /* Whether a coroutine may wait for what it has yielded, and nothing is in the way. 1, 0, or -1 with an exception. */
@@ -578,7 +589,7 @@ wait_on(Engine *engine, PyObject *current, PyObject *task, PyObject *future)
     Wakeup *wakeup = (Wakeup *)SLOT(task, wakeup);
     arm((Wait *)SLOT(task, wait), current);
     set_slot(&wakeup->future, future);
-    return with_context(future, name_add_done_callback, (PyObject *)wakeup, NULL, engine->context);
+    return with_context(future, name_add_done_callback, (PyObject *)wakeup, engine->context);
 }
 
 /* Let others run. Returns what was passed by who switched back; the loop is shown then if that is SHOWN. */
@@ -611,7 +622,7 @@ go_on(Engine *engine, PyObject *current, PyObject *task, PyObject *coroutine, Py
         if (waits_for == Py_None) {
             /* asyncio.sleep(0): after all that the loop has to call now */
             arm(wait, current);
-            begun = with_context(aio, name_call_soon, (PyObject *)wakeup, Py_None, engine->context);
+            begun = with_context(aio, name_call_soon, (PyObject *)wakeup, engine->context);
         }
         else {
             begun = can_wait(task, waits_for);
@@ -860,7 +871,7 @@ wait_for_future(Engine *engine, PyObject *current, PyObject *future)
 static int
 check_driven(const char *name, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs == 3 && PyObject_TypeCheck(args[0], api->engine_type) && PyObject_TypeCheck(args[1], api->greenlet_type)) {
+    if (nargs == 3 && IS_ENGINE(args[0]) && PyObject_TypeCheck(args[1], api->greenlet_type)) {
         return 0;
     }
     PyErr_Format(PyExc_TypeError, "%s() takes an engine, a greenlet and what is awaited", name);
@@ -892,13 +903,13 @@ wait_for_future_py(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 static Engine *
 engine_here(PyObject **hub)
 {
-    *hub = PyObject_GetAttr(hub_local, name_hub);
+    *hub = api->hub_here(hub_local);
     if (*hub == NULL || *hub == Py_None) {
         Py_CLEAR(*hub);
         return NULL;
     }
     PyObject *engine = PyObject_GetAttr(*hub, name_loop);
-    if (engine != NULL && !PyObject_TypeCheck(engine, api->engine_type)) {
+    if (engine != NULL && !IS_ENGINE(engine)) {
         Py_CLEAR(engine);
     }
     if (engine == NULL) {
@@ -1189,6 +1200,10 @@ use_tasks(PyObject *module, PyObject *args)
     keep(&task_of_function, given[1]);
     keep(&cancelled, given[2]);
     keep(&go_on_function, given[3]);
+    if (Py_TYPE(given[4]) != api->hub_local_type) {
+        PyErr_SetString(PyExc_TypeError, "use_tasks(): the hub is not found in the compiled way");
+        return NULL;
+    }
     keep(&hub_local, given[4]);
     keep(&elsewhere, given[5]);
     Py_RETURN_NONE;
@@ -1233,7 +1248,6 @@ static const struct {
     PyObject **name;
     const char *text;
 } all_names[] = {
-    {&name_hub, "hub"},
     {&name_loop, "loop"},
     {&name_error_handler, "error_handler"},
     {&name_parent, "parent"},

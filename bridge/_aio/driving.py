@@ -181,7 +181,7 @@ def go_on(
                 wait.woken = False
                 wait.target = None
                 wait.greenlet = current
-                aio.call_soon(wakeup, None, context=engine._context)
+                aio.call_soon(wakeup, context=engine._context)
             while error is None:
                 try:
                     if interrupted is not None:

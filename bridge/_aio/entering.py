@@ -117,7 +117,7 @@ class Wakeup:
         #: what is waited for; None: nothing, or the next round of the loop
         self.future: Any = None
 
-    def __call__(self, future: Any) -> None:
+    def __call__(self, future: Any = None) -> None:
         wait = self.wait
         if wait.woken or future is not self.future:
             return  # one that an interruption has put an end to

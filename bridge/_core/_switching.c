@@ -19,7 +19,7 @@ typedef struct {
     PyObject *args;
 } Callback;
 
-static PyTypeObject *engine_type, *wait_type;
+static PyTypeObject *engine_type, *wait_type, *hub_local_type;
 
 /* greenlet's C API, and the method that programs may override. */
 static PyTypeObject *greenlet_type;
@@ -28,6 +28,8 @@ static PyObject *(*greenlet_current)(void);
 static int (*greenlet_is_active)(PyObject *greenlet);
 static PyObject *plain_switch;
 static PyCFunction plain_function;
+
+static PyObject *hub_here(PyObject *local);
 
 /* What the modules in Python tell us when they are loaded. */
 static PyTypeObject *wait_class, *callback_class, *thrown_class;
@@ -497,7 +499,7 @@ wait_init(Wait *self, PyObject *args, PyObject *kwargs)
         return -1;
     }
     PyObject *place = NULL;
-    PyObject *hub = PyObject_GetAttr(hub_local, name_hub);
+    PyObject *hub = hub_here(hub_local);
     if (hub == NULL) {
         return -1;
     }
@@ -971,6 +973,12 @@ hub_local_get(HubLocal *self, void *ignored)
     return hub;
 }
 
+static PyObject *
+hub_here(PyObject *self)
+{
+    return hub_local_get((HubLocal *)self, NULL);
+}
+
 static int
 hub_local_set(HubLocal *self, PyObject *hub, void *ignored)
 {
@@ -1157,7 +1165,7 @@ static PyObject *
 use_waits(PyObject *module, PyObject *args)
 {
     PyObject *wait, *local, *hub, *place, *current;
-    if (!PyArg_ParseTuple(args, "O!OOOO:use_waits", &PyType_Type, &wait, &local, &hub, &place, &current)) {
+    if (!PyArg_ParseTuple(args, "O!O!OOO:use_waits", &PyType_Type, &wait, hub_local_type, &local, &hub, &place, &current)) {
         return NULL;
     }
     Py_XSETREF(wait_class, (PyTypeObject *)Py_NewRef(wait));
@@ -1255,10 +1263,12 @@ add_api(PyObject *module)
     api.size = sizeof(SwitchingAPI);
     api.engine_type = engine_type;
     api.wait_type = wait_type;
+    api.hub_local_type = hub_local_type;
     api.greenlet_type = greenlet_type;
     api.switch_method = plain_switch;
     api.current = greenlet_current;
     api.is_active = greenlet_is_active;
+    api.hub_here = hub_here;
     api.switch_to = switch_to;
     api.switch_back = switch_back;
     api.park = engine_park;
@@ -1298,7 +1308,7 @@ execute(PyObject *module)
     if (add_type(module, "EngineBase", &engine_spec, &engine_type) < 0
         || add_type(module, "WaitBase", &wait_spec, &wait_type) < 0
         || add_type(module, "CallbackBase", &callback_spec, NULL) < 0
-        || add_type(module, "HubLocal", &hub_local_spec, NULL) < 0 || add_line(module) < 0) {
+        || add_type(module, "HubLocal", &hub_local_spec, &hub_local_type) < 0 || add_line(module) < 0) {
         return -1;
     }
     return add_api(module);

@@ -46,11 +46,13 @@ typedef struct {
 
 typedef struct {
     size_t size;
-    PyTypeObject *engine_type, *wait_type, *greenlet_type;
+    PyTypeObject *engine_type, *wait_type, *hub_local_type, *greenlet_type;
     PyObject *switch_method; /* greenlet.switch, a method descriptor */
     /* greenlet's own */
     PyObject *(*current)(void);
     int (*is_active)(PyObject *greenlet);
+    /* The hub of this thread, or None, as a HubLocal knows it; a new reference. */
+    PyObject *(*hub_here)(PyObject *hub_local);
     /* Switch to a greenlet; a switch() of its own is honoured. args: NULL or a tuple; kwargs: NULL or a dict. */
     PyObject *(*switch_to)(PyObject *greenlet, PyObject *args, PyObject *kwargs);
     /* Switch to the greenlet that drains. args: NULL or a tuple. */
