@@ -5,9 +5,9 @@ hatchling applies that to editable installations too: site-packages would get a 
 `__init__.py`, which python takes for a namespace package and prefers to the real one. An editable
 installation needs no copy, since `bridge` finds the folder beside itself.
 
-*bridge/_core/*.c* and *bridge/_aio/*.c* are accelerators that nothing needs: where there is no C compiler, where it fails, and
-where BRIDGE_PURE is set in the environment, the wheel is a pure one. An editable installation gets the
-extension modules beside their sources.
+*bridge/_core/*.c* and *bridge/_aio/*.c* are accelerators that nothing needs: where there is no C compiler,
+where it fails, and where BRIDGE_PURE is set in the environment, the wheel is a pure one. An editable
+installation gets the extension modules beside their sources.
 """
 
 from __future__ import annotations

@@ -158,9 +158,10 @@ async def end_of(blocked: Blocked) -> Any:
 
 
 if not TYPE_CHECKING and (_compiled := accelerator("_driving", "bridge._aio")) is not None:
+    Blocked = _compiled.Blocked
     call = _compiled.call
     run_call = _compiled.run_call
-    _compiled.use_calls(Call, Blocked, _find_place, GreenletExit)
+    _compiled.use_calls(Call, _find_place, GreenletExit)
 
 # no method: as what a class has it is found without binding it, and without a frame if it is compiled
 Call.run = staticmethod(run_call)  # type: ignore[method-assign]

@@ -1,5 +1,5 @@
-/* Taking the steps of coroutines in greenlets: the compiled twin of what is quick in bridge._aio.driving and
-   bridge._aio.entering, where the theory is, and of the beginning of a call in bridge._calling.
+/* Taking the steps of coroutines in greenlets: the compiled twin of what is quick in bridge._aio.driving,
+   bridge._aio.entering and bridge._aio.stepping, where the theory is, and of the beginning of a call in bridge._calling.
 
    Each function does what the one of the same name does there. What is rare is left to the functions in Python:
    go_on() takes over a coroutine in the middle, wherever its wait ended in another way than by a future that is done.
@@ -24,13 +24,14 @@ static PyObject *set_running, *get_current_task, *enter_function, *leave_functio
 static PyTypeObject *task_class, *wait_class, *future_type, *aio_task_type;
 static PyObject *references, *task_of_function, *cancelled, *go_on_function, *hub_local, *elsewhere;
 static PyTypeObject *call_class;
-static PyObject *blocked_class, *find_place, *greenlet_exit;
+static PyObject *find_place, *greenlet_exit;
 
 static PyObject *empty, *shown_args;
 static PyObject *name_loop, *name_error_handler, *name_parent, *name_entry, *name_arm, *name_append,
     *name_bridge_task, *name_call_soon, *name_add_done_callback, *name_remove_done_callback, *name_blocking,
     *name_get_loop, *name_result, *name_done, *name_scheduled, *name_enlist, *name_delist, *name_settle, *name_invalid,
-    *name_gr_context, *name_set_result, *name_is_closed, *names_context;
+    *name_gr_context, *name_set_result, *name_is_closed, *name_prepare, *name_exception,
+    *name_throw, *names_context;
 
 /* Where the slots of a GreenletTask are, and those of a call. */
 static struct {
@@ -961,6 +962,70 @@ await_quickly(PyObject *module, PyObject *awaitable)
 
 /* ---- blocking functions that coroutines call: bridge._calling ------------------------------------------------ */
 
+/* What call() returns if the function has blocked; a class of its own, as a function may return anything. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *call;
+} Blocked;
+
+static PyTypeObject *blocked_type;
+
+static PyObject *
+new_blocked(PyObject *g)
+{
+    Blocked *self = (Blocked *)blocked_type->tp_alloc(blocked_type, 0);
+    if (self != NULL) {
+        self->call = Py_NewRef(g);
+    }
+    return (PyObject *)self;
+}
+
+static int
+blocked_traverse(Blocked *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->call);
+    return 0;
+}
+
+static int
+blocked_clear(Blocked *self)
+{
+    Py_CLEAR(self->call);
+    return 0;
+}
+
+static void
+blocked_dealloc(Blocked *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    blocked_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMemberDef blocked_members[] = {
+    {"call", T_OBJECT_EX, offsetof(Blocked, call), READONLY, "the greenlet whose end is to be awaited"},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot blocked_slots[] = {
+    {Py_tp_doc, (void *)"What call() returns if the function has blocked; see bridge._calling."},
+    {Py_tp_traverse, blocked_traverse},
+    {Py_tp_clear, blocked_clear},
+    {Py_tp_dealloc, blocked_dealloc},
+    {Py_tp_members, blocked_members},
+    {0, NULL},
+};
+
+static PyType_Spec blocked_spec = {
+    .name = "bridge._aio._driving.Blocked",
+    .basicsize = sizeof(Blocked),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = blocked_slots,
+};
+
 /* Give a result to the coroutine that awaits it; 0, or -1. */
 static int
 tell(PyObject *future, PyObject *exception, PyObject *value)
@@ -1092,7 +1157,7 @@ call(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (api->is_active(g)) {
         /* it has blocked; where it ends now is the hub */
         if (value != NULL) {
-            Py_SETREF(value, PyObject_SetAttr(g, name_parent, hub) < 0 ? NULL : PyObject_CallOneArg(blocked_class, g));
+            Py_SETREF(value, PyObject_SetAttr(g, name_parent, hub) < 0 ? NULL : new_blocked(g));
         }
     }
 done:
@@ -1103,6 +1168,265 @@ done:
     Py_XDECREF(hub);
     return value;
 }
+
+/* ---- the steps of portals: bridge._aio.stepping --------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *coroutine;
+    PyObject *greenlet;     /* in which the coroutine runs; made by the first step */
+    PyObject *inside;       /* who is to be switched to by the next step */
+    PyObject *runner;       /* who has made the last step */
+    PyObject *result;       /* what the coroutine has ended with */
+    PyObject *interruption; /* what the next step is to raise inside, whatever it sends */
+    char finished;
+} Portal;
+
+static PyTypeObject *thrown_class;
+static PyObject *ended, *none_args;
+
+static int
+portal_init(Portal *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *coroutine;
+    if (!PyArg_ParseTuple(args, "O:PortalBase", &coroutine)) {
+        return -1;
+    }
+    set_slot(&self->coroutine, coroutine);
+    set_slot(&self->greenlet, Py_None);
+    set_slot(&self->inside, Py_None);
+    set_slot(&self->runner, Py_None);
+    set_slot(&self->result, Py_None);
+    set_slot(&self->interruption, Py_None);
+    self->finished = 0;
+    return 0;
+}
+
+/* Switch to a greenlet and pass it one object. */
+static PyObject *
+pass(PyObject *(*switch_to)(PyObject *, PyObject *, PyObject *), PyObject *g, PyObject *value)
+{
+    if (value == Py_None) {
+        return switch_to(g, none_args, NULL);
+    }
+    PyObject *args = PyTuple_Pack(1, value);
+    if (args == NULL) {
+        return NULL;
+    }
+    PyObject *came = switch_to(g, args, NULL);
+    Py_DECREF(args);
+    return came;
+}
+
+static PySendResult
+portal_am_send(PyObject *object, PyObject *value, PyObject **out)
+{
+    Portal *self = (Portal *)object;
+    *out = NULL;
+    PyObject *current = api->current();
+    if (current == NULL) {
+        return PYGEN_ERROR;
+    }
+    if (current != self->runner || self->interruption != Py_None) {
+        value = PyObject_CallMethodObjArgs(object, name_prepare, current, value, NULL);
+    }
+    else {
+        Py_INCREF(value);
+    }
+    Py_DECREF(current);
+    if (value == NULL) {
+        return PYGEN_ERROR;
+    }
+    PyObject *inside = Py_NewRef(self->inside);
+    PyObject *yielded = pass(api->switch_to, inside, value);
+    Py_DECREF(inside);
+    Py_DECREF(value);
+    if (yielded != ended) {
+        *out = yielded;
+        return yielded == NULL ? PYGEN_ERROR : PYGEN_NEXT;
+    }
+    Py_DECREF(yielded);
+    self->finished = 1;
+    set_slot(&self->inside, Py_None); /* another step is refused */
+    set_slot(&self->runner, Py_None);
+    PyObject *result = self->result;
+    self->result = Py_NewRef(Py_None);
+    if (Py_TYPE(result) != thrown_class) {
+        *out = result;
+        return PYGEN_RETURN;
+    }
+    PyObject *exception = PyObject_GetAttr(result, name_exception);
+    Py_DECREF(result);
+    if (exception != NULL) {
+        raise(exception);
+        Py_DECREF(exception);
+    }
+    return PYGEN_ERROR;
+}
+
+PyDoc_STRVAR(portal_send_doc,
+"send($self, value, /)\n--\n\n"
+"One step, by the task. What comes out is what the coroutine, or the code below it, waits for.");
+
+static PyObject *
+portal_send(PyObject *self, PyObject *value)
+{
+    PyObject *out;
+    if (portal_am_send(self, value, &out) == PYGEN_RETURN) {
+        /* as a generator does: a tuple or an exception is not to be taken for the arguments */
+        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, out);
+        Py_CLEAR(out);
+        if (stop != NULL) {
+            raise(stop);
+            Py_DECREF(stop);
+        }
+    }
+    return out;
+}
+
+PyDoc_STRVAR(portal_leave_doc,
+"_leave($self, value, /)\n--\n\n"
+"Inside: pass ``value`` to who made the step; returns what the next one sends.");
+
+static PyObject *
+portal_leave(Portal *self, PyObject *value)
+{
+    if (!PyObject_TypeCheck(self->runner, api->greenlet_type)) {
+        PyErr_SetString(PyExc_RuntimeError, "a portal that has not begun cannot yield");
+        return NULL;
+    }
+    PyObject *runner = Py_NewRef(self->runner);
+    /* not by a method of the runner's own: the hub's makes checks that are for others */
+    PyObject *came = pass(api->switch_plainly, runner, value);
+    Py_DECREF(runner);
+    return came;
+}
+
+PyDoc_STRVAR(portal_drive_doc,
+"_drive($self, message, /)\n--\n\n"
+"In the portal's greenlet: drive the coroutine; what it yields goes to who made the step.");
+
+static PyObject *
+portal_drive(Portal *self, PyObject *message)
+{
+    PyObject *coroutine = Py_NewRef(self->coroutine);
+    PyObject *result = NULL;
+    Py_INCREF(message);
+    for (;;) {
+        PyObject *out = NULL;
+        if (Py_TYPE(message) == thrown_class) {
+            PyObject *exception = PyObject_GetAttr(message, name_exception);
+            if (exception != NULL) {
+                out = PyObject_CallMethodOneArg(coroutine, name_throw, exception);
+                Py_DECREF(exception);
+            }
+            Py_CLEAR(message); /* the exception's traceback refers to the frames inside */
+            if (out == NULL && PyErr_ExceptionMatches(PyExc_StopIteration)) {
+                PyObject *stop = take_exception();
+                result = Py_NewRef(((PyStopIterationObject *)stop)->value);
+                Py_DECREF(stop);
+                break;
+            }
+        }
+        else {
+            PySendResult sent = PyIter_Send(coroutine, message, &out);
+            Py_CLEAR(message);
+            if (sent == PYGEN_RETURN) {
+                result = out;
+                break;
+            }
+        }
+        if (out != NULL) {
+            message = portal_leave(self, out);
+            Py_DECREF(out);
+            if (message != NULL) {
+                continue;
+            }
+        }
+        PyObject *error = take_exception();
+        result = PyObject_CallOneArg((PyObject *)thrown_class, error);
+        Py_DECREF(error);
+        break;
+    }
+    Py_DECREF(coroutine);
+    if (result == NULL) {
+        return NULL;
+    }
+    Py_XSETREF(self->result, result);
+    return Py_NewRef(ended);
+}
+
+static int
+portal_traverse(Portal *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->coroutine);
+    Py_VISIT(self->greenlet);
+    Py_VISIT(self->inside);
+    Py_VISIT(self->runner);
+    Py_VISIT(self->result);
+    Py_VISIT(self->interruption);
+    return 0;
+}
+
+static int
+portal_clear(Portal *self)
+{
+    Py_CLEAR(self->coroutine);
+    Py_CLEAR(self->greenlet);
+    Py_CLEAR(self->inside);
+    Py_CLEAR(self->runner);
+    Py_CLEAR(self->result);
+    Py_CLEAR(self->interruption);
+    return 0;
+}
+
+static void
+portal_dealloc(Portal *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    portal_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef portal_methods[] = {
+    {"send", portal_send, METH_O, portal_send_doc},
+    {"_drive", (PyCFunction)portal_drive, METH_O, portal_drive_doc},
+    {"_leave", (PyCFunction)portal_leave, METH_O, portal_leave_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef portal_members[] = {
+    {"coroutine", T_OBJECT_EX, offsetof(Portal, coroutine), 0, NULL},
+    {"_greenlet", T_OBJECT_EX, offsetof(Portal, greenlet), 0, NULL},
+    {"_inside", T_OBJECT_EX, offsetof(Portal, inside), 0, NULL},
+    {"_runner", T_OBJECT_EX, offsetof(Portal, runner), 0, NULL},
+    {"_result", T_OBJECT_EX, offsetof(Portal, result), 0, NULL},
+    {"_interruption", T_OBJECT_EX, offsetof(Portal, interruption), 0, NULL},
+    {"_finished", T_BOOL, offsetof(Portal, finished), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot portal_slots[] = {
+    {Py_tp_doc, (void *)"Runs a coroutine in a greenlet, step by step; see bridge._aio.stepping."},
+    {Py_tp_init, portal_init},
+    {Py_tp_traverse, portal_traverse},
+    {Py_tp_clear, portal_clear},
+    {Py_tp_dealloc, portal_dealloc},
+    {Py_tp_methods, portal_methods},
+    {Py_tp_members, portal_members},
+    {Py_am_send, portal_am_send},
+    {0, NULL},
+};
+
+static PyType_Spec portal_spec = {
+    .name = "bridge._aio._driving.PortalBase",
+    .basicsize = sizeof(Portal),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = portal_slots,
+};
 
 /* ---- the module --------------------------------------------------------------------------------------------- */
 
@@ -1210,14 +1534,14 @@ use_tasks(PyObject *module, PyObject *args)
 }
 
 PyDoc_STRVAR(use_calls_doc,
-"use_calls(call_class, blocked_class, find_place, greenlet_exit, /)\n--\n\n"
+"use_calls(call_class, find_place, greenlet_exit, /)\n--\n\n"
 "Called once, by bridge._calling.");
 
 static PyObject *
 use_calls(PyObject *module, PyObject *args)
 {
-    PyObject *type, *given[3];
-    if (!PyArg_ParseTuple(args, "O!OOO:use_calls", &PyType_Type, &type, &given[0], &given[1], &given[2])) {
+    PyObject *type, *given[2];
+    if (!PyArg_ParseTuple(args, "O!OO:use_calls", &PyType_Type, &type, &given[0], &given[1])) {
         return NULL;
     }
     if (find_slot((PyTypeObject *)type, "function", &at.function) < 0
@@ -1225,9 +1549,23 @@ use_calls(PyObject *module, PyObject *args)
         return NULL;
     }
     keep((PyObject **)&call_class, type);
-    keep(&blocked_class, given[0]);
-    keep(&find_place, given[1]);
-    keep(&greenlet_exit, given[2]);
+    keep(&find_place, given[0]);
+    keep(&greenlet_exit, given[1]);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(use_portals_doc,
+"use_portals(thrown_class, /)\n--\n\n"
+"Called once, by bridge._aio.stepping.");
+
+static PyObject *
+use_portals(PyObject *module, PyObject *type)
+{
+    if (!PyType_Check(type)) {
+        PyErr_SetString(PyExc_TypeError, "use_portals(): a class is needed");
+        return NULL;
+    }
+    keep((PyObject **)&thrown_class, type);
     Py_RETURN_NONE;
 }
 
@@ -1241,6 +1579,7 @@ static PyMethodDef module_methods[] = {
     {"use_loops", use_loops, METH_VARARGS, use_loops_doc},
     {"use_tasks", use_tasks, METH_VARARGS, use_tasks_doc},
     {"use_calls", use_calls, METH_VARARGS, use_calls_doc},
+    {"use_portals", use_portals, METH_O, use_portals_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -1270,7 +1609,25 @@ static const struct {
     {&name_gr_context, "gr_context"},
     {&name_set_result, "set_result"},
     {&name_is_closed, "is_closed"},
+    {&name_prepare, "_prepare"},
+    {&name_exception, "exception"},
+    {&name_throw, "throw"},
 };
+
+static int
+add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept)
+{
+    PyObject *type = PyType_FromSpec(spec);
+    if (type == NULL) {
+        return -1;
+    }
+    int failing = PyModule_AddObjectRef(module, name, type);
+    if (kept != NULL && !failing) {
+        Py_XSETREF(*kept, (PyTypeObject *)Py_NewRef(type));
+    }
+    Py_DECREF(type);
+    return failing;
+}
 
 static int
 execute(PyObject *module)
@@ -1295,13 +1652,17 @@ execute(PyObject *module)
     if (names_context == NULL && (names_context = Py_BuildValue("(s)", "context")) == NULL) {
         return -1;
     }
-    PyObject *type = PyType_FromSpec(&wakeup_spec);
-    if (type == NULL) {
+    if (none_args == NULL && (none_args = PyTuple_Pack(1, Py_None)) == NULL) {
         return -1;
     }
-    int failing = PyModule_AddObjectRef(module, "Wakeup", type);
-    Py_XSETREF(wakeup_type, (PyTypeObject *)type);
-    return failing;
+    if (ended == NULL && (ended = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type)) == NULL) {
+        return -1;
+    }
+    if (add_type(module, "PortalBase", &portal_spec, NULL) < 0 || add_type(module, "Wakeup", &wakeup_spec, &wakeup_type) < 0
+        || add_type(module, "Blocked", &blocked_spec, &blocked_type) < 0) {
+        return -1;
+    }
+    return 0;
 }
 
 static PyModuleDef_Slot slots[] = {

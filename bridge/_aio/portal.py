@@ -39,6 +39,7 @@ from bridge._core.current import get_hub, set_portal_finder
 from bridge._core.engine import Thrown, Timer, register_interrupter
 
 from .blocking import Blocking, blocking_of
+from .stepping import PortalBase
 from .task import is_stepping
 
 __all__ = ["Portal", "find_portal", "install_task_factory", "portal"]
@@ -53,7 +54,7 @@ class _PortalGreenlet(greenlet):
     portal: Portal[Any]
 
 
-class Portal(Coroutine[Any, Any, T], Generic[T]):
+class Portal(PortalBase, Coroutine[Any, Any, T], Generic[T]):
     """A coroutine below which code may block; it is awaited, or given to a task, like the coroutine."""
 
     #: Never false: a wake-up is seen without arming anything.
@@ -64,48 +65,17 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
     edges = None
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        self.coroutine = coroutine
+        PortalBase.__init__(self, coroutine)
         # asyncio shows tasks by these. (A __getattr__ would make every access to an attribute slower.)
         self.__name__ = getattr(coroutine, "__name__", type(coroutine).__name__)
         self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
-        self._greenlet: _PortalGreenlet | None = None
-        # who is to be switched to by the next step: the portal's greenlet, or a foreign one below it
-        self._inside: greenlet | None = None
-        self._step: Callable[[Any], Any] = _no_runner
-        self._runner: greenlet | None = None
-        #: switch to the greenlet that made the step
-        self._to_runner: Callable[[Any], Any] = _no_runner
-        #: what the coroutine has ended with
-        self._result: Any = None
         self._future: asyncio.Future[None] | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._interruption: Any = None
         self._awake = False
-        self._finished = False
         self.thread_ident = get_ident()
         self.aio: Any = None  # the loop, from the first step on
 
     # -- stepping: the face of a coroutine ----------------------------------------------------------
-
-    def send(self, value: Any) -> Any:
-        """One step, by the task. What comes out is what the coroutine, or the code below it, waits for."""
-        current = getcurrent()
-        if current is not self._runner or self._interruption is not None:
-            value = self._prepare(current, value)
-        yielded = self._step(value)
-        if yielded is not _ENDED:
-            return yielded
-        self._finished = True
-        self._inside = self._runner = None  # another step is refused
-        self._step = _no_runner
-        result = self._result
-        self._result = None
-        if type(result) is not Thrown:
-            raise StopIteration(result)
-        try:
-            raise result.exception
-        finally:
-            result = None  # its traceback refers to this frame: no cycle through it
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
         """One step that raises where the coroutine, or the code that blocks below it, waits."""
@@ -130,38 +100,29 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
         raise RuntimeError(f"{self!r} ignored GeneratorExit")
 
     def __await__(self) -> Generator[Any, Any, T]:
-        # yield from would want a generator; the steps are passed on one by one
-        message: Any = None
-        while True:
-            try:
-                yielded = self.send(message)
-            except StopIteration as e:
-                return e.value  # type: ignore[no-any-return]
-            try:
-                message = yield yielded
-            except GeneratorExit:
-                self.close()
-                raise
-            except BaseException as e:
-                message = Thrown(e)
+        # whoever awaits passes the steps on to send(), throw() and close()
+        return self  # no generator, but it has all that is asked for
+
+    def __iter__(self) -> Portal[T]:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
 
     def _prepare(self, runner: greenlet, value: Any) -> Any:
         """Before a step that is not like the one before it; returns what is to be sent."""
         if self._finished:
             raise RuntimeError("cannot reuse already awaited coroutine")
         self._runner = runner
-        # not runner.switch: the hub's own method makes checks that are for others
-        self._to_runner = greenlet.switch.__get__(runner)
         if self._greenlet is None:
             self.aio = asyncio.get_running_loop()
             self._task = asyncio.current_task()
             g = self._greenlet = self._inside = _PortalGreenlet(self._run, runner)
             g.portal = self
-            self._step = g.switch
         elif self._greenlet.parent is not runner:
             self._greenlet.parent = runner
         # the task's context, which asyncio has entered for its steps, is the portal's
-        self._inside.gr_context = runner.gr_context  # type: ignore[union-attr]
+        self._inside.gr_context = runner.gr_context
         interruption = self._interruption
         if interruption is not None:
             self._interruption = None
@@ -185,36 +146,22 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
             self._task.cancel()
 
     def _run(self, message: Any) -> Any:
-        """In the portal's greenlet: drive the coroutine; what it yields goes to who made the step."""
-        coroutine = self.coroutine
-        send = coroutine.send
-        try:
-            while True:
-                if type(message) is Thrown:
-                    yielded = coroutine.throw(message.exception)
-                else:
-                    yielded = send(message)
-                message = self._to_runner(yielded)
-        except StopIteration as e:
-            self._result = e.value
-        except BaseException as e:
-            self._result = Thrown(e)
-        return _ENDED
+        # With a frame in Python: while it has none greenlet takes a parked greenlet for one that runs, will
+        # not have its context set, and will not end it when it is garbage.
+        return self._drive(message)
 
     def _yield(self, value: Any) -> Any:
         """From code below the coroutine: what it waits for goes to the task; returns what that sends."""
         own = self._greenlet
         current = getcurrent()
         if current is own:
-            message = self._to_runner(value)
+            message = self._leave(value)
         else:
             self._inside = current
-            self._step = current.switch
             try:
-                message = self._to_runner(value)
+                message = self._leave(value)
             finally:
                 self._inside = own
-                self._step = own.switch  # type: ignore[union-attr]
         if type(message) is Thrown:
             raise message.exception
         return message
@@ -316,14 +263,6 @@ class Portal(Coroutine[Any, Any, T], Generic[T]):
 
     def __repr__(self) -> str:
         return f"<portal of {self.coroutine!r}>"
-
-
-#: What a portal's greenlet returns when the coroutine has ended.
-_ENDED: Any = object()
-
-
-def _no_runner(_value: Any) -> Any:
-    raise RuntimeError("a portal that has not begun cannot yield")
 
 
 def find_portal(current: greenlet) -> Portal[Any] | Blocking | None:

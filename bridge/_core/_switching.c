@@ -1270,6 +1270,7 @@ add_api(PyObject *module)
     api.is_active = greenlet_is_active;
     api.hub_here = hub_here;
     api.switch_to = switch_to;
+    api.switch_plainly = greenlet_switch;
     api.switch_back = switch_back;
     api.park = engine_park;
     api.probe = engine_probe;

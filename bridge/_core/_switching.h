@@ -55,6 +55,8 @@ typedef struct {
     PyObject *(*hub_here)(PyObject *hub_local);
     /* Switch to a greenlet; a switch() of its own is honoured. args: NULL or a tuple; kwargs: NULL or a dict. */
     PyObject *(*switch_to)(PyObject *greenlet, PyObject *args, PyObject *kwargs);
+    /* The same by greenlet's own method. */
+    PyObject *(*switch_plainly)(PyObject *greenlet, PyObject *args, PyObject *kwargs);
     /* Switch to the greenlet that drains. args: NULL or a tuple. */
     PyObject *(*switch_back)(Engine *engine, PyObject *args);
     PyObject *(*park)(Engine *engine, PyObject *ignored);
