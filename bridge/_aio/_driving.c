@@ -27,7 +27,7 @@ static PyTypeObject *call_class;
 static PyObject *find_place, *greenlet_exit;
 
 static PyObject *empty, *shown_args;
-static PyObject *name_loop, *name_error_handler, *name_parent, *name_entry, *name_arm, *name_append,
+static PyObject *name_error_handler, *name_parent, *name_entry, *name_arm, *name_append,
     *name_bridge_task, *name_call_soon, *name_add_done_callback, *name_remove_done_callback, *name_blocking,
     *name_get_loop, *name_result, *name_done, *name_scheduled, *name_enlist, *name_delist, *name_settle, *name_invalid,
     *name_gr_context, *name_set_result, *name_is_closed, *name_prepare, *name_exception,
@@ -96,8 +96,16 @@ done_with(PyObject *result)
     return 0;
 }
 
-#define show(aio) done_with(PyObject_CallOneArg(set_running, (aio)))
-#define hide() done_with(PyObject_CallOneArg(set_running, Py_None))
+static int
+show(PyObject *aio)
+{
+    if (PyCFunction_CheckExact(set_running) && PyCFunction_GET_FLAGS(set_running) == METH_O) {
+        return done_with(PyCFunction_GET_FUNCTION(set_running)(PyCFunction_GET_SELF(set_running), aio));
+    }
+    return done_with(PyObject_CallOneArg(set_running, aio));
+}
+
+#define hide() show(Py_None)
 
 /* The same with an exception set, which stays; errors of our own come instead. */
 static void
@@ -105,7 +113,7 @@ show_or_hide(PyObject *aio)
 {
     PyObject *type, *value, *tb;
     PyErr_Fetch(&type, &value, &tb);
-    if (done_with(PyObject_CallOneArg(set_running, aio)) == 0) {
+    if (show(aio) == 0) {
         PyErr_Restore(type, value, tb);
         return;
     }
@@ -909,7 +917,7 @@ engine_here(PyObject **hub)
         Py_CLEAR(*hub);
         return NULL;
     }
-    PyObject *engine = PyObject_GetAttr(*hub, name_loop);
+    PyObject *engine = api->loop_of(*hub);
     if (engine != NULL && !IS_ENGINE(engine)) {
         Py_CLEAR(engine);
     }
@@ -1142,7 +1150,7 @@ call(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         Py_INCREF(task);
         Py_DECREF(place);
     }
-    g = PyObject_CallNoArgs((PyObject *)call_class);
+    g = call_class->tp_new(call_class, empty, NULL); /* a child of the current one; greenlet's __init__ adds nothing */
     if (g == NULL) {
         goto done;
     }
@@ -1587,7 +1595,6 @@ static const struct {
     PyObject **name;
     const char *text;
 } all_names[] = {
-    {&name_loop, "loop"},
     {&name_error_handler, "error_handler"},
     {&name_parent, "parent"},
     {&name_entry, "entry"},

@@ -41,6 +41,33 @@ static PyObject *name_append, *name_appendleft, *name_popleft, *name_switch, *na
     *name_park, *name_block_for, *name_invalid, *name_dead, *name_woken, *name_wake, *name_trim, *name_pop,
     *name_bury;
 
+/* The class of hubs, and where the slot "loop" is in them. */
+static PyTypeObject *hub_class;
+static Py_ssize_t loop_offset;
+
+/* hub.loop, a new reference. */
+static PyObject *
+loop_of(PyObject *hub)
+{
+    if (hub_class != NULL && PyObject_TypeCheck(hub, hub_class)) {
+        PyObject *loop = *(PyObject **)((char *)hub + loop_offset);
+        if (loop != NULL) {
+            return Py_NewRef(loop);
+        }
+    }
+    return PyObject_GetAttr(hub, name_loop);
+}
+
+/* Which loop is running, as asyncio has it; a new reference. */
+static PyObject *
+running_loop(void)
+{
+    if (PyCFunction_CheckExact(get_running) && PyCFunction_GET_FLAGS(get_running) == METH_NOARGS) {
+        return PyCFunction_GET_FUNCTION(get_running)(PyCFunction_GET_SELF(get_running), NULL);
+    }
+    return PyObject_CallNoArgs(get_running);
+}
+
 /* ---- the ready queue, and whoever is in it ------------------------------------------------------------------ */
 
 /* Append to the ready queue of an engine and see to it that it is noticed; 0, or -1 with an exception. */
@@ -416,7 +443,7 @@ PyDoc_STRVAR(probe_doc,
 static PyObject *
 engine_probe(Engine *self, PyObject *ignored)
 {
-    PyObject *running = PyObject_CallNoArgs(get_running);
+    PyObject *running = running_loop();
     if (running == Py_None && !self->owned && !self->draining) {
         Py_DECREF(running);
         return Py_NewRef((PyObject *)self);
@@ -517,7 +544,7 @@ wait_init(Wait *self, PyObject *args, PyObject *kwargs)
     }
     Py_XSETREF(self->greenlet, current);
     if (current != hub) {
-        PyObject *loop = PyObject_GetAttr(hub, name_loop);
+        PyObject *loop = loop_of(hub);
         if (loop == NULL) {
             Py_DECREF(hub);
             return -1;
@@ -1175,7 +1202,34 @@ use_waits(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(use_hubs_doc,
+"use_hubs(hub_class, /)\n--\n\n"
+"Called once, by bridge._core.hub.");
+
+static PyObject *
+use_hubs(PyObject *module, PyObject *type)
+{
+    if (!PyType_Check(type)) {
+        PyErr_SetString(PyExc_TypeError, "use_hubs() takes a class");
+        return NULL;
+    }
+    PyObject *member = PyObject_GetAttr(type, name_loop);
+    if (member == NULL) {
+        return NULL;
+    }
+    if (Py_TYPE(member) != &PyMemberDescr_Type || ((PyMemberDescrObject *)member)->d_member->type != T_OBJECT_EX) {
+        Py_DECREF(member);
+        PyErr_SetString(PyExc_TypeError, "use_hubs(): the class must have a slot named loop");
+        return NULL;
+    }
+    loop_offset = ((PyMemberDescrObject *)member)->d_member->offset;
+    Py_DECREF(member);
+    Py_XSETREF(hub_class, (PyTypeObject *)Py_NewRef(type));
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
+    {"use_hubs", use_hubs, METH_O, use_hubs_doc},
     {"use_engines", use_engines, METH_VARARGS, use_engines_doc},
     {"use_running", use_running, METH_O, use_running_doc},
     {"use_waits", use_waits, METH_VARARGS, use_waits_doc},
@@ -1269,6 +1323,7 @@ add_api(PyObject *module)
     api.current = greenlet_current;
     api.is_active = greenlet_is_active;
     api.hub_here = hub_here;
+    api.loop_of = loop_of;
     api.switch_to = switch_to;
     api.switch_plainly = greenlet_switch;
     api.switch_back = switch_back;

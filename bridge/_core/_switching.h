@@ -53,6 +53,8 @@ typedef struct {
     int (*is_active)(PyObject *greenlet);
     /* The hub of this thread, or None, as a HubLocal knows it; a new reference. */
     PyObject *(*hub_here)(PyObject *hub_local);
+    /* hub.loop; a new reference. */
+    PyObject *(*loop_of)(PyObject *hub);
     /* Switch to a greenlet; a switch() of its own is honoured. args: NULL or a tuple; kwargs: NULL or a dict. */
     PyObject *(*switch_to)(PyObject *greenlet, PyObject *args, PyObject *kwargs);
     /* The same by greenlet's own method. */

@@ -54,6 +54,7 @@ from .current import (
 )
 from .errors import BlockingSwitchOutError, HubDestroyed, InvalidSwitchError, LoopExit
 from .loop import loop as Loop
+from .switching import use_hubs
 from .waiter import Waiter
 from .waiting import Wait
 
@@ -74,6 +75,8 @@ __all__ = [
 
 class Hub(greenlet):
     """The greenlet that runs, or drains for, the event loop of its thread."""
+
+    __slots__ = ("loop",)  # asked for at each wait; the rest is in a dictionary
 
     #: Exceptions that are raised in the main greenlet, wherever they occur.
     SYSTEM_ERROR: Any = (KeyboardInterrupt, SystemExit, SystemError)
@@ -607,3 +610,4 @@ def _blocked_where(hub: Hub) -> list[str]:
 
 
 set_default_hub_class(Hub)
+use_hubs(Hub)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallbackBase", "EngineBase", "HubLocal", "LineBase", "WaitBase",
-    "use_engines", "use_running", "use_waits",
+    "use_engines", "use_hubs", "use_running", "use_waits",
 ]  # fmt: skip
 
 #: What switch() gives when nothing was passed: the one empty tuple.
@@ -49,6 +49,10 @@ def use_engines(callback_class: type[Any], thrown_class: type[Any], greenlet_exi
     _callback_class = callback_class
     _thrown_class = thrown_class
     _greenlet_exit = greenlet_exit
+
+
+def use_hubs(hub_class: type[Any], /) -> None:
+    """Called once, by :mod:`.hub`: the class of hubs, which has a slot named ``loop``."""
 
 
 def use_running(get_running: Callable[[], Any], /) -> None:
@@ -379,5 +383,6 @@ if not TYPE_CHECKING and (_compiled := accelerator("_switching")) is not None:
     LineBase = _compiled.LineBase
     WaitBase = _compiled.WaitBase
     use_engines = _compiled.use_engines
+    use_hubs = _compiled.use_hubs
     use_running = _compiled.use_running
     use_waits = _compiled.use_waits
