@@ -124,8 +124,7 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
     loop = hub.loop
     current = getcurrent()
     if loop.probe() is not None or current is hub:
-        blocking_place(current)  # raises where nothing may block
-        _sleep_elsewhere(seconds)
+        _sleep_elsewhere(blocking_place(current), seconds)  # raises where nothing may block
         return
     if seconds <= 0:
         loop.ready.append(current)
@@ -150,8 +149,12 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
             raise
 
 
-def _sleep_elsewhere(seconds: float) -> None:
+def _sleep_elsewhere(place: Any, seconds: float) -> None:
     """The hub's loop has ended, or we are in a portal."""
+    pause = getattr(place, "pause", None)
+    if seconds <= 0 and pause is not None:
+        pause()
+        return
     wait = Wait()
     if seconds <= 0:
         wait.wake()

@@ -92,6 +92,34 @@ async def test_cancelling_the_task_raises_where_the_code_blocks() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_sleep_of_nothing_lets_the_others_run_and_can_be_cancelled_and_timed_out() -> None:
+    seen: list[str] = []
+
+    @bridge.portal
+    async def inside() -> None:
+        with pytest.raises(bridge.Timeout), bridge.Timeout(0):
+            while True:
+                bridge.sleep(0)
+        seen.append("timed out")
+        try:
+            while True:
+                bridge.sleep(0)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    task = asyncio.create_task(inside())
+    beside = bridge.spawn(seen.append, "greenlet")
+    while "timed out" not in seen:
+        await asyncio.sleep(0)
+    await beside.ajoin()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(seen) == ["cancelled", "greenlet", "timed out"]
+
+
+@pytest.mark.asyncio
 async def test_asyncio_timeout_ends_blocking_code() -> None:
     @bridge.portal
     async def inside() -> None:

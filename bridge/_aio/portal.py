@@ -190,6 +190,10 @@ class Portal(PortalBase, Coroutine[Any, Any, T], Generic[T]):
         """Where a wait puts itself when it is over: :meth:`append`."""
         return self
 
+    def pause(self) -> None:
+        """Let the other tasks and greenlets run, as ``await asyncio.sleep(0)`` does."""
+        self._yield(None)
+
     def park(self) -> Any:
         """Suspend the task until :meth:`append`; raises what is thrown into it meanwhile."""
         try:
