@@ -20,7 +20,9 @@ from ._core.hub import get_hub_if_exists
 from ._core.waiting import Wait, WaitLine
 from .timeout import Timeout, wait_limited
 
-__all__ = ["NOT_YET", "Iterated", "cannot_block", "check_timeout", "stand_in_line", "stand_in_line_async"]
+__all__ = [
+    "NOT_YET", "Iterated", "attempt_in_hub", "cannot_block", "check_timeout", "stand_in_line", "stand_in_line_async",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -37,6 +39,23 @@ def cannot_block() -> bool:
     """True in the hub, where a queue answers instead of waiting."""
     hub = get_hub_if_exists()
     return hub is not None and getcurrent() is hub
+
+
+def attempt_in_hub(line: WaitLine, attempt: Callable[[], Any]) -> Any:
+    """In the hub, which cannot wait: let those in ``line`` run, one after the other, until ``attempt()`` gives
+    something. NOT_YET: it does not, or this is not the hub. gevent does so, too: functions that are called
+    when a greenlet ends, or by a timer, put into queues that are full while somebody waits for items.
+    """
+    while line and cannot_block():
+        head = line[0]
+        if not isinstance(head, Wait) or not head.run_now():
+            break
+        result = attempt()
+        if result is not NOT_YET:
+            return result
+        if line and line[0] is head:
+            break  # it waits as before
+    return NOT_YET
 
 
 @parks

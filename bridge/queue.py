@@ -29,7 +29,15 @@ from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub_if_exists
 from ._core.queues import JoinableBase, QueueBase
 from ._core.waiting import Wait, WaitLine
-from ._standing import NOT_YET, Iterated, cannot_block, check_timeout, stand_in_line, stand_in_line_async
+from ._standing import (
+    NOT_YET,
+    Iterated,
+    attempt_in_hub,
+    cannot_block,
+    check_timeout,
+    stand_in_line,
+    stand_in_line_async,
+)
 from .timeout import Timeout, wait_limited
 
 if sys.version_info >= (3, 13):
@@ -243,13 +251,13 @@ class SimpleQueue(QueueBase, Iterated[T]):
             check_timeout(timeout)
         if self._try_put(item) is not NOT_YET:
             return
-        if not block:
-            raise Full
-        if timeout is None and self._plain:
+        if block and timeout is None and self._plain:
             self._wait_for_place(item)
             return
-        if cannot_block():
-            raise Full
+        if not block or cannot_block():
+            if attempt_in_hub(self._getters, lambda: self._try_put(item)) is NOT_YET:
+                raise Full
+            return
         stand_in_line(self._putters, lambda: self._try_put(item), self._has_place, timeout, Full)
 
     @parks
@@ -258,9 +266,11 @@ class SimpleQueue(QueueBase, Iterated[T]):
         try:
             wait = Wait()
         except BlockingSwitchOutError:
-            if cannot_block():
+            if not cannot_block():
+                raise
+            if attempt_in_hub(self._getters, lambda: self._try_put(item)) is NOT_YET:
                 raise Full from None
-            raise
+            return
         line = self._putters
         if line:
             line.prune()
@@ -336,7 +346,7 @@ class SimpleQueue(QueueBase, Iterated[T]):
             wait = Wait()
         except BlockingSwitchOutError:
             if cannot_block():
-                raise Empty from None
+                return self._wait_for_item(self._get, False, None)
             raise
         line = self._getters
         if line:
@@ -379,7 +389,10 @@ class SimpleQueue(QueueBase, Iterated[T]):
             raise ShutDown
         check_timeout(timeout)
         if not block or cannot_block():
-            raise Empty
+            item = attempt_in_hub(self._putters, lambda: self._try_take(take))
+            if item is NOT_YET:
+                raise Empty
+            return item  # type: ignore[no-any-return]
         return stand_in_line(  # type: ignore[no-any-return]
             self._getters, lambda: self._try_take(take), self._has_item, timeout, Empty
         )

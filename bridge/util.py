@@ -435,7 +435,10 @@ class _TimingTracer(GreenletTracer):
     def _is_loop(self, greenlet: Any) -> bool:
         # An adopted loop runs in the greenlet of whoever runs it, above the hub.
         hub = self.hub
-        return greenlet is hub or (greenlet is hub.parent and hub.loop is not None and not hub.loop.owned)
+        if greenlet is hub:
+            return True
+        loop = getattr(hub, "loop", None)  # any greenlet may be given for the hub
+        return loop is not None and greenlet is hub.parent and not loop.owned
 
     def _counts(self, target: Any) -> bool:
         return True

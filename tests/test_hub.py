@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -443,3 +444,17 @@ def test_the_stream_for_errors_can_be_assigned_and_taken_back() -> None:
     assert hub.exception_stream is stream
     del hub.exception_stream
     assert hub.exception_stream is sys.stderr
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the open files cannot be counted")
+def test_the_files_of_a_hub_that_was_forgotten_are_given_back() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        bridge.hub.Hub(None, None)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+    # but not those of a loop that somebody has
+    loop = bridge.hub.Hub(None, None).aio_loop
+    gc.collect()
+    assert not loop.is_closed()
+    loop.close()

@@ -554,3 +554,98 @@ def test_a_deadline_that_is_over_finds_the_queue_full() -> None:
     assert queue.get() == 1
     with pytest.raises(ValueError, match="non-negative"):
         queue.put(2, timeout=-0.5)
+
+
+@pytest.mark.parametrize("kind", [Queue, LifoQueue, PriorityQueue, JoinableQueue, SimpleQueue])
+@pytest.mark.parametrize("block", [True, False])
+def test_in_the_hub_those_who_wait_for_items_run_until_there_is_a_place(kind: Any, block: bool) -> None:
+    queue = kind(1)
+    got: list[int] = []
+    failed: list[type[BaseException]] = []
+
+    def get() -> None:
+        for _ in range(3):
+            got.append(queue.get())
+
+    def put() -> None:
+        try:
+            for i in range(5):
+                queue.put(i, block)
+        except Full as e:
+            failed.append(type(e))
+        order.append("put")
+
+    order: list[str] = []
+    getter = bridge.spawn(get)
+    bridge.sleep(0)
+    bridge.get_hub().loop.run_callback(put)
+    bridge.spawn(order.append, "beside")
+    getter.join()
+    bridge.sleep(0)
+    # the fourth fits into the queue, and for the fifth nobody is there
+    assert (got, queue.qsize(), failed) == ([0, 1, 2], 1, [Full])
+    assert order == ["put", "beside"]
+
+
+@pytest.mark.parametrize("kind", [Queue, LifoQueue, PriorityQueue, SimpleQueue])
+def test_in_the_hub_those_who_wait_for_a_place_run_until_there_is_an_item(kind: Any) -> None:
+    queue = kind(1)
+    results: list[Any] = []
+
+    def put() -> None:
+        for i in range(3):
+            queue.put(i)
+
+    def get() -> None:
+        try:
+            for _ in range(5):
+                results.append(queue.get())
+        except Empty as e:
+            results.append(type(e))
+
+    putter = bridge.spawn(put)
+    bridge.sleep(0)
+    bridge.get_hub().loop.run_callback(get)
+    putter.join()
+    bridge.sleep(0)
+    assert results == [0, 1, 2, Empty]
+
+
+def test_an_error_of_who_is_let_run_by_the_hub_is_his_and_the_item_is_put() -> None:
+    hub: Any = bridge.get_hub()
+    queue: Queue[int] = Queue(1)
+    errors: list[Any] = []
+    hub.handle_error = lambda context, type, value, tb: errors.append((context, type))
+    try:
+
+        def get() -> None:
+            queue.get()
+            raise RuntimeError
+
+        raw = bridge.spawn_raw(get)
+        bridge.sleep(0)
+        hub.loop.run_callback(lambda: [queue.put(i) for i in range(2)])
+        bridge.sleep(0.001)
+    finally:
+        del hub.handle_error
+    assert errors == [(raw, RuntimeError)]
+    assert queue.get_nowait() == 1
+
+
+def test_a_callback_of_the_loop_in_the_hub_lets_nobody_run() -> None:
+    """It is no safe point."""
+    queue: Queue[int] = Queue(1)
+    results: list[Any] = []
+
+    def put() -> None:
+        try:
+            queue.put_nowait(1)
+            queue.put_nowait(2)
+        except Full:
+            results.append(queue.qsize())
+
+    getter = bridge.spawn(queue.get)
+    bridge.sleep(0)
+    bridge.get_hub().aio_loop.call_soon(put)
+    assert getter.get() == 1
+    assert results == [1]

@@ -259,7 +259,7 @@ class Hub(greenlet):
         (uvloop) the hub then no longer raises LoopExit.
         """
         if not self.loop.shared:
-            self.loop.shared = True
+            self.loop.share()
             current.share_loop(self)
         return self.loop.aio
 

@@ -9,6 +9,7 @@ Priorities are accepted and kept but have no effect: there is one queue, first i
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, ClassVar
@@ -21,6 +22,12 @@ from .poller import Poller
 from .watchers import MAXPRI, MINPRI, async_, check, fork, idle, io, prepare, timer, watcher
 
 __all__ = ["Loop", "loop"]
+
+
+def _close_forgotten(aio: Any, pid: int) -> None:
+    """Give back the files of a loop whose hub was never destroyed: uvloop keeps them even when it is freed."""
+    if os.getpid() == pid and not aio.is_running() and not aio.is_closed():
+        aio.close()
 
 
 class loop(Engine):
@@ -39,16 +46,29 @@ class loop(Engine):
     def __init__(
         self, flags: object = None, default: bool | None = None, *, aio: Any = None, owned: bool = True
     ) -> None:
-        if aio is None:
+        made = aio is None
+        if made:
             from bridge._config import config
 
             aio = config.aio_loop_factory()
         super().__init__(aio, owned)
+        #: closes the asyncio loop if we are forgotten, as long as nobody else has had it in hand
+        self._forgotten: weakref.finalize[[Any, int], Loop] | None = None
+        if made:
+            self._forgotten = weakref.finalize(self, _close_forgotten, aio, os.getpid())
+            self._forgotten.atexit = False
         self.default = bool(default) if default is not None else True
         self._now = monotonic()
         self._by_hand = False
         self.idlers: list[idle] = []
         self.fork_watchers: list[fork] = []
+
+    def share(self) -> None:
+        """Somebody else gets the asyncio loop in hand, and may run it and close it."""
+        self.shared = True
+        if self._forgotten is not None:
+            self._forgotten.detach()
+            self._forgotten = None
 
     # -- time
 
@@ -77,6 +97,11 @@ class loop(Engine):
         item = Callback(func, args)
         self.append_threadsafe(item)
         return item
+
+    @property
+    def _callbacks(self) -> list[Callback]:
+        """The callbacks that are to be called, as in gevent: for programs that look at them."""
+        return [entry for entry in tuple(self.ready) if type(entry) is Callback]
 
     def wake_from_signal(self, func: Callable[[], Any]) -> None:
         """Have ``func`` called in the hub; may be called from a signal handler."""

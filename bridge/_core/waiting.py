@@ -43,12 +43,13 @@ Code that relies on it says "atomic". A lock would cost more than the rest of an
 
 from __future__ import annotations
 
+import sys
 from _thread import get_ident
 from collections import deque
 from time import monotonic
 from typing import Any
 
-from greenlet import getcurrent
+from greenlet import GreenletExit, getcurrent
 
 from .callbacks import Callback
 from .current import blocking_place, get_hub, hub_local
@@ -135,6 +136,28 @@ class Wait(WaitBase, Link):
         engine.ready.appendleft(self)
         if not engine.armed:
             engine.arm()
+
+    def run_now(self) -> bool:
+        """In a callback of the hub: end the wait, and switch to the greenlet until it waits again or ends.
+
+        False if that cannot be: we are elsewhere, or it does not wait in this hub.
+        """
+        engine = self.engine
+        hub: Any = hub_local.hub
+        g = self.greenlet
+        # in a drain, not in whatever else the loop calls in the hub: that is no safe point
+        if not self._is_here() or not engine.draining or getcurrent() is not hub or g is None or g.dead:
+            return False
+        self.woken = True
+        self.target = None  # where it stands in the ready queue it is passed over
+        engine.turns = 0  # it comes straight back, instead of handing over to others
+        try:
+            g.switch()
+        except GreenletExit:
+            raise  # for the hub itself
+        except BaseException:
+            engine.handle_error(g, *sys.exc_info())
+        return True
 
     def _is_here(self) -> bool:
         """True if it waits in the engine of the current thread itself, not in a portal."""

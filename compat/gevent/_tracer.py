@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bridge._monitor import GreenletTracer
+from bridge.util import GreenletTracer, HubSwitchTracer, MaxSwitchTracer
 
-__all__ = ["GreenletTracer"]
+__all__ = ["GreenletTracer", "HubSwitchTracer", "MaxSwitchTracer"]
