@@ -21,7 +21,8 @@ from ._core.waiting import Wait, WaitLine
 from .timeout import Timeout, wait_limited
 
 __all__ = [
-    "NOT_YET", "Iterated", "attempt_in_hub", "cannot_block", "check_timeout", "stand_in_line", "stand_in_line_async",
+    "NOT_YET", "Iterated", "attempt_in_hub", "cannot_block", "check_timeout", "stand_in_line",
+    "stand_in_line_async",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -42,9 +43,10 @@ def cannot_block() -> bool:
 
 
 def attempt_in_hub(line: WaitLine, attempt: Callable[[], Any]) -> Any:
-    """In the hub, which cannot wait: let those in ``line`` run, one after the other, until ``attempt()`` gives
-    something. NOT_YET: it does not, or this is not the hub. gevent does so, too: functions that are called
-    when a greenlet ends, or by a timer, put into queues that are full while somebody waits for items.
+    """In the hub, which cannot wait: let those in ``line`` run, one by one, until ``attempt()`` gives something.
+
+    NOT_YET: it does not, or this is not the hub. gevent does so, too: functions that are called when a greenlet
+    ends, or by a timer, put into queues that are full while somebody waits for items.
     """
     while line and cannot_block():
         head = line[0]

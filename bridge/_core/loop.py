@@ -25,7 +25,7 @@ __all__ = ["Loop", "loop"]
 
 
 def _close_forgotten(aio: Any, pid: int) -> None:
-    """Give back the files of a loop whose hub was never destroyed: uvloop keeps them even when it is freed."""
+    """Give back the files of a loop whose hub was never destroyed; uvloop itself never does."""
     if os.getpid() == pid and not aio.is_running() and not aio.is_closed():
         aio.close()
 
