@@ -43,10 +43,10 @@ def cannot_block() -> bool:
 
 
 def attempt_in_hub(line: WaitLine, attempt: Callable[[], Any]) -> Any:
-    """In the hub, which cannot wait: let those in ``line`` run, one by one, until ``attempt()`` gives something.
+    """In the hub, which cannot wait: let those in ``line`` run until ``attempt()`` gives something.
 
-    NOT_YET: it does not, or this is not the hub. gevent does so, too: functions that are called when a greenlet
-    ends, or by a timer, put into queues that are full while somebody waits for items.
+    NOT_YET: it does not, or this is not the hub. gevent does so, too: functions that are called when a
+    greenlet ends, or by a timer, put into queues that are full while somebody waits for items.
     """
     while line and cannot_block():
         head = line[0]
