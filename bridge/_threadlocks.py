@@ -7,7 +7,7 @@ raised, what is shown. How they wait is told in :mod:`bridge._threadwait`.
 from __future__ import annotations
 
 import sys
-from _thread import TIMEOUT_MAX
+from _thread import TIMEOUT_MAX, get_ident
 from reprlib import recursive_repr
 from typing import Any
 
@@ -138,8 +138,10 @@ class LockType(BoundedSemaphore):
         self.counter = 1
         line = self._line
         if line:
+            me = get_ident()
             for wait in tuple(line):
-                if isinstance(wait, ThreadWait):
+                place: Any = getattr(wait, "engine", None) or wait
+                if isinstance(wait, ThreadWait) or getattr(place, "thread_ident", me) != me:
                     line.discard(wait)
             line.tell()
 
@@ -156,22 +158,50 @@ class LockType(BoundedSemaphore):
 class Sentinel(LockType, internal=True):
     """A lock that stands for the life of a thread: locked by its begin, released by its end.
 
-    Asking whether the thread is alive is to try the lock, which does not let others run here.
+    Once it has ended it stays unlocked: who waits for a thread acquires the lock and releases it again, and
+    others, in other threads too, must not take it for alive in between. Asking whether the thread is alive is
+    to try the lock, which does not let others run here.
     """
 
-    __slots__ = ()
+    __slots__ = ("_over",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._over = False
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # type: ignore[override]
-        if not blocking and self.counter <= 0:
-            return False
-        return super().acquire(blocking, timeout)
+        """The first one marks the begin; later ones wait for the end, whether it has come."""
+        if timeout != -1:
+            _check(blocking, timeout)
+        if self.counter > 0:
+            if not self._over:
+                self.counter = 0
+            return True
+        if blocking and timeout:
+            return self._wait_in_line(None if timeout == -1 else timeout, False)
+        return False
+
+    def release(self) -> None:  # type: ignore[override]
+        """The thread has ended, or who waited for that goes on. RuntimeError if it has not begun."""
+        if self.counter > 0 and not self._over:
+            raise RuntimeError("release unlocked lock")
+        self.end()
 
     def end(self) -> None:
         """The thread has ended. Does nothing the second time."""
-        if self.counter <= 0:  # atomic
+        if self.counter <= 0:
+            self._over = True  # first: from then on nobody locks it
             self.counter = 1
             if self._line:
                 self._line.tell()
+
+    def _at_fork_reinit(self) -> None:
+        """In a forked child: it may begin anew."""
+        self._over = False
+        super()._at_fork_reinit()
+
+    acquire_lock = acquire
+    release_lock = release
 
 
 class RLock(_RLock):

@@ -8,7 +8,8 @@ existed before patching included:
 
 - *Idents.* A greenlet's is a number of its own. The root greenlet of a thread has the ident of the thread, so
   that what was registered under it stays valid, and ``signal.pthread_kill`` and ``sys._current_frames``
-  understand it.
+  understand it. So has the hub: tasks and callbacks, which run in it, are in the thread of their loop,
+  whichever greenlet runs that (uvicorn, for one, handles signals in the main thread only).
 - *The end of a thread* shows, up to Python 3.12, in a lock that CPython releases (`_set_sentinel`), and from
   3.13 on in a handle (`_ThreadHandle`).
 - *Starting*: ``Thread.start`` waits until the new thread runs. It runs on until it blocks. In a callback or a
@@ -33,7 +34,7 @@ from weakref import ref
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._core.errors import BlockingSwitchOutError
-from ._core.hub import blocking_place, get_hub, get_hub_if_exists
+from ._core.hub import Hub, blocking_place, get_hub, get_hub_if_exists, hub_local
 from ._core.waiting import Link
 from ._killing import throw_next
 from ._threadlocks import LockType, Sentinel
@@ -92,13 +93,16 @@ allocate_lock = allocate = lock = LockType
 
 
 def get_ident(gr: Any = None) -> int:
-    """The ident of the current greenlet, or of the greenlet *gr*: no other one that lives has it.
+    """The ident of the current greenlet, or of the greenlet *gr*.
 
-    That of a thread's root greenlet is the thread's. Does not block; callable from everywhere.
+    That of a thread's root greenlet and of its hub is the thread's; of the others that live each has its own.
+    Does not block; callable from everywhere.
     """
     if gr is None:
         gr = getcurrent()
-        return id(gr) if gr.parent is not None else _native_get_ident()
+        return id(gr) if gr.parent is not None and gr is not hub_local.hub else _native_get_ident()
+    if isinstance(gr, Hub):
+        return gr.thread_ident
     if gr.parent is None:
         root = getcurrent()
         while root.parent is not None:
@@ -179,6 +183,10 @@ def _count_as_started(function: Any, g: ThreadGreenlet) -> None:
         facts._tstate_lock = sentinel = Sentinel()
         sentinel.acquire()
         g.at_end.append(sentinel.end)
+        if not thread.daemon:
+            module: Any = _threading
+            with module._shutdown_locks_lock:  # the interpreter must not end before it has run
+                module._shutdown_locks.add(sentinel)
     facts._started.set()
 
 
@@ -294,8 +302,7 @@ class _ThreadHandle:
             return
         if self._greenlet() is getcurrent():
             raise RuntimeError("Cannot join current thread")
-        if self._sentinel.acquire(True, -1 if timeout is None or timeout < 0 else timeout):
-            self._sentinel.end()
+        self._sentinel.acquire(True, -1 if timeout is None or timeout < 0 else timeout)
 
     def is_done(self) -> bool:
         """Whether the thread has ended."""
@@ -317,7 +324,7 @@ class _ThreadHandle:
 
 
 #: The handles of threads for which the interpreter waits before it ends.
-_unfinished: set[_ThreadHandle] = set()
+_unfinished: set[Any] = set()
 
 
 def _make_thread_handle(*_args: Any) -> _ThreadHandle:

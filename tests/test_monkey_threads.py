@@ -504,6 +504,139 @@ print("end of main", flush=True)
     assert out == "end of main\nhook\nmain has ended\nlast [True]\n"
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the end of a thread is no lock there")
+def test_joiners_of_a_native_thread_do_not_get_in_each_others_way() -> None:
+    """Each takes the lock of its end for a moment; here another one has it whenever it is looked at."""
+    out = run(
+        """
+joins = [bridge.spawn(native.join) for _ in range(2)]
+with bridge.Timeout(0.001, False):
+    native.join()
+assert native.is_alive()
+stop.release()
+bridge.joinall(joins, raise_error=True)
+print(seen, native.is_alive(), native in threading.enumerate())
+""",
+        before=BEFORE_NATIVE % "False"
+        + """
+class Contended:
+    def __init__(self, lock):
+        self.lock, self.taken = lock, False
+    def acquire(self, blocking=True, timeout=-1):
+        return not self.taken and self.lock.acquire(blocking, timeout)
+    def release(self):
+        self.taken = True
+    def locked(self):
+        return self.taken or self.lock.locked()
+ends = threading._shutdown_locks
+ends.discard(native._tstate_lock)
+native._tstate_lock = Contended(native._tstate_lock)
+ends.add(native._tstate_lock)
+""",
+    )
+    assert out == "[True] False False\n"
+
+
+def test_waits_for_a_native_thread_leave_nothing_behind() -> None:
+    out = run(
+        """
+before = len(sys._current_frames())
+for _ in range(5):
+    with bridge.Timeout(0.001, False):
+        native.join()
+    native.join(0.001)
+assert native.is_alive()
+print(len(sys._current_frames()) - before)
+stop.release()
+""",
+        before=BEFORE_NATIVE % "False",
+    )
+    assert out == "1\n"  # that which waits for the thread, for all
+
+
+def test_a_native_thread_that_forks_is_the_main_one_in_the_child() -> None:
+    out = run(
+        """
+joins = [bridge.spawn(native.join) for _ in range(2)]
+bridge.sleep(0)
+stop.release()
+bridge.joinall(joins, raise_error=True)
+print(native.is_alive())
+""",
+        before="""
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # fork() with threads, from Python 3.12 on
+"""
+        + BEFORE_NATIVE.replace("        seen.append(", "        fork(); _ = (") % "False"
+        + """
+def fork():
+    pid = os.fork()
+    if pid:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        return
+    try:
+        assert threading.main_thread() is threading.current_thread() is native and native.is_alive()
+        def last():
+            native.join()
+            print("the end of the child's main thread", flush=True)
+        threading.Thread(target=last).start()
+        threading._shutdown()
+        os._exit(7)
+    finally:
+        os._exit(1)
+""",
+    )
+    assert out == "the end of the child's main thread\nFalse\n"
+
+
+def test_greenlets_run_while_the_end_of_the_interpreter_waits_for_a_native_thread() -> None:
+    out = run(
+        """
+def release():
+    print("a greenlet", flush=True)
+    stop.release()
+bridge.spawn(release)
+""",
+        before=BEFORE_NATIVE.replace("        seen.append(", "        print('native', ") % "False",
+    )
+    assert out == "a greenlet\nnative True\n"
+
+
+def test_the_end_of_the_interpreter_waits_for_threads_that_were_started_where_nothing_may_block() -> None:
+    out = run(
+        """
+def start():
+    threading.Thread(target=print, args=("ran",)).start()
+    threading.Thread(target=print, args=("a daemon",), daemon=True).start()
+    main.switch()
+main = bridge.getcurrent()
+bridge.get_hub().loop.run_callback(start)
+bridge.get_hub().switch()
+print("end of main")
+"""
+    )
+    assert out.startswith("end of main\nran\n")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_asyncio_run_is_in_the_main_thread_also_if_greenlets_were_first(loop: str) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    out = run(
+        """
+import asyncio
+async def main():
+    me = threading.current_thread()
+    return me is threading.main_thread(), threading.get_ident() == me.ident, threading.active_count()
+time.sleep(0)  # from now on the loop runs in a greenlet of its own
+print(asyncio.run(main()))
+print(bridge.spawn(lambda: asyncio.run(main())).get())
+""",
+        loop=loop,
+    )
+    assert out == "(True, True, 1)\n(True, True, 1)\n"
+
+
 def test_patching_in_another_thread_warns() -> None:
     out = run(
         "",

@@ -408,10 +408,27 @@ def test_the_ident_of_a_threads_root_greenlet_is_the_threads() -> None:
 def test_each_greenlet_has_an_ident() -> None:
     root = bridge.get_hub().parent
     first, second = bridge.spawn(thread.get_ident), bridge.spawn(thread.get_ident)
-    idents = [first.get(), second.get(), thread.get_ident(bridge.get_hub()), thread.get_ident(root)]
-    assert len(set(idents)) == 4
+    idents = [first.get(), second.get(), thread.get_ident(root)]
+    assert len(set(idents)) == 3
     assert idents[0] == thread.get_ident(first)
-    assert idents[3] == _thread.get_ident()
+    assert idents[2] == _thread.get_ident()
+
+
+def test_tasks_and_callbacks_are_in_the_thread_of_their_loop() -> None:
+    """Also if the loop does not run in the root greenlet."""
+
+    async def ident() -> int:
+        return thread.get_ident()
+
+    called = bridge.event.AsyncResult[int]()
+    bridge.get_hub().loop.run_callback(lambda: called.set(thread.get_ident()))
+
+    def ask() -> list[int]:
+        hub = bridge.get_hub()
+        task = hub.aio_loop.create_task(ident())
+        return [bridge.await_(task), called.get(), thread.get_ident(hub), hub.thread_ident]
+
+    assert set(bridge.spawn(ask).get()) == {_thread.get_ident()}
 
 
 # -- starting --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ a Thread that has not been started is started by a function that is. There are t
 
 - Threads that run. To wait for a native one, or for the main one, would block the loop. What knows of their
   end is replaced: that of the main thread, which tells of its end itself (``threading._shutdown``), by a lock
-  that greenlets can wait for, those of others by adapters, which have a native thread wait.
+  that greenlets can wait for, those of others by adapters, for each of which a native thread waits.
 - Locks: see :mod:`._locks`.
 
 *Interrupted joins.* Up to Python 3.12 a join that an exception interrupts declares the thread dead, if the
@@ -37,6 +37,7 @@ from _thread import start_new_thread as _native_start_new_thread
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 from greenlet import getcurrent
 
@@ -49,7 +50,7 @@ from bridge._threadlocks import HandlerLock, LockType, Sentinel
 from bridge.event import Event as _Event
 from bridge.hub import sleep
 from bridge.local import local as _local
-from bridge.thread import ThreadGreenlet, _ThreadHandle
+from bridge.thread import ThreadGreenlet, _ThreadHandle, _unfinished, get_ident
 
 from ._locks import replace_locks
 from ._util import patch_twin
@@ -153,6 +154,8 @@ def _patch_threads(existing: list[Any], texts: list[str]) -> None:
         ours = in_main and thread is _threading.main_thread()
         if not with_locks:
             thread._handle = _main_handle() if ours else _ForeignHandle(thread._handle)
+            if not ours and not thread.daemon:
+                _unfinished.add(thread._handle)  # CPython would wait for it without letting greenlets run
         elif thread._tstate_lock is not None:
             lock = thread._tstate_lock
             end: Any = Sentinel() if ours else _ForeignEnd(lock)
@@ -186,7 +189,7 @@ def _after_fork() -> None:
     """In a forked child, after threading has made the thread that forked the main one."""
     survivor = _threading.main_thread()
     handle = getattr(survivor, "_handle", None)
-    if isinstance(handle, _ThreadHandle):
+    if isinstance(handle, _ThreadHandle | _ForeignHandle):
         handle._survive()
     me = set()
     current = getcurrent()
@@ -196,69 +199,92 @@ def _after_fork() -> None:
     abandon(g for g in instances(ThreadGreenlet) if g not in me and not g.dead and g)
 
 
-def _natively(has_ended: Callable[[float | None], object], timeout: float | None) -> None:
-    """Wait for the end of a native thread; only the greenlet waits.
+def _await_end(end: Sentinel, has_ended: Callable[[float | None], bool], timeout: float | None) -> bool:
+    """Wait for the end of a native thread, of which *end* is told; whether it has come. Blocks the greenlet.
 
-    ``has_ended(seconds)`` blocks for so long, None: without a limit, and says whether it has.
+    ``has_ended(seconds)`` blocks for so long, None: without a limit, and says whether it has. One native
+    thread calls it for all who wait, so that a wait that is undone, or has a limit, leaves nothing behind.
     """
     if get_hub_if_exists() is None and _native_get_ident() != MAIN_THREAD_IDENT:
-        has_ended(timeout)
-        return
-    ended = _Event()
+        if has_ended(timeout):
+            end.end()
+        return not end.locked()
 
-    def run() -> None:
-        has_ended(timeout)
-        ended.set()
+    def watch() -> None:
+        has_ended(None)
+        end.end()
 
-    try:
-        _native_start_new_thread(run, ())
-    except RuntimeError:
-        # at the end of the interpreter there are no new threads: look now and then
-        deadline = None if timeout is None else monotonic() + timeout
-        while not has_ended(0) and (deadline is None or monotonic() < deadline):
-            sleep(0.005)
-    else:
-        ended.wait()
+    if end not in _watched:
+        _watched.add(end)
+        try:
+            _native_start_new_thread(watch, ())
+        except RuntimeError:
+            _watched.discard(end)
+            # at the end of the interpreter there are no new threads: look now and then
+            deadline = None if timeout is None else monotonic() + timeout
+            while not has_ended(0):
+                if deadline is not None and monotonic() >= deadline:
+                    return False
+                sleep(0.005)
+            end.end()
+            return True
+    return Sentinel.acquire(end, True, -1 if timeout is None else timeout)
 
 
-class _ForeignEnd:
-    """The lock that CPython up to 3.12 releases at the end of a native thread, for greenlets to wait for."""
+#: The ends for which a native thread waits.
+_watched: WeakSet[Sentinel] = WeakSet()
 
-    __slots__ = ("__weakref__", "_at_fork_reinit", "_lock", "locked", "release")
+
+class _ForeignEnd(Sentinel, internal=True):
+    """The lock that CPython up to 3.12 releases at the end of a native thread, for greenlets to wait for.
+
+    CPython's own lock is never relied on to be free: each who looks at it takes it for a moment.
+    """
+
+    __slots__ = ("_native",)
 
     def __init__(self, lock: Any) -> None:
-        self._lock = lock
-        self.locked = lock.locked
-        self.release = lock.release
-        self._at_fork_reinit = lock._at_fork_reinit
+        super().__init__()
+        Sentinel.acquire(self)
+        self._native = lock
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+    def _has_ended(self, seconds: float | None) -> bool:
+        lock = self._native
+        if not lock.acquire(seconds != 0, seconds or -1):
+            return self._over
+        lock.release()
+        return True
+
+    def locked(self) -> bool:
+        """Whether the thread lives."""
+        return self.counter <= 0 and (self._native is None or self._native.locked())
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # type: ignore[override]
         """Acquire it: possible once the thread has ended."""
-        lock = self._lock
-        if lock.acquire(False):
-            return True
-        if not blocking or not timeout:
-            return False
+        if self._native is not None and self.counter <= 0:
+            if self._has_ended(0):
+                self.end()
+            elif blocking and timeout:
+                return _await_end(self, self._has_ended, None if timeout == -1 else timeout)
+        return super().acquire(blocking, timeout)
 
-        def has_ended(seconds: float | None) -> bool:
-            if not lock.acquire(True, -1 if seconds is None else seconds):
-                return False
-            lock.release()
-            return True
-
-        _natively(has_ended, None if timeout == -1 else timeout)
-        return bool(lock.acquire(False))
+    def _at_fork_reinit(self) -> None:
+        """In a forked child, in the thread that forked: the main one there, which ends by releasing it."""
+        self._native = None
+        super()._at_fork_reinit()
 
 
 class _ForeignHandle:
     """The handle of a native thread (since Python 3.13), for greenlets to wait for."""
 
-    __slots__ = ("_handle", "_set_done", "is_done")
+    __slots__ = ("_end", "_handle", "_survived", "is_done")
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
+        self._end = Sentinel()
+        self._end.acquire()
+        self._survived = False
         self.is_done = handle.is_done
-        self._set_done = handle._set_done
 
     @property
     def ident(self) -> int:
@@ -268,12 +294,24 @@ class _ForeignHandle:
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end of the thread, for *timeout* seconds at the most. Blocks the greenlet."""
         handle = self._handle
-        if handle.is_done() or handle.ident == _native_get_ident():
+        if handle.ident == get_ident() or (handle.is_done() and not self._survived):
             handle.join()  # at once, or the error of who joins himself
-            return
+        elif self._survived:
+            self._end.acquire(True, -1 if timeout is None else timeout)
+        else:
+            _await_end(self._end, self._has_ended, timeout)
 
-        def has_ended(seconds: float | None) -> bool:
-            handle.join(seconds)
-            return bool(handle.is_done())
+    def _survive(self) -> None:
+        """In a forked child: this is the thread that forked, which tells itself of its end."""
+        self._survived = True
+        self._end._at_fork_reinit()
+        self._end.acquire()
 
-        _natively(has_ended, timeout)
+    def _set_done(self) -> None:
+        self._handle._set_done()
+        self._end.end()
+
+    def _has_ended(self, seconds: float | None) -> bool:
+        handle = self._handle
+        handle.join(seconds)
+        return bool(handle.is_done())
