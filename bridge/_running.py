@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -14,6 +16,7 @@ from ._aio.portal import install_task_factory
 from ._core.census import all_greenlets
 from ._core.hub import get_hub
 from ._killing import killall
+from .hub import sleep
 
 __all__ = ["run"]
 
@@ -44,19 +47,55 @@ def run(main: Callable[..., Any] | Coroutine[Any, Any, T], *args: Any) -> Any:
     aio = hub.aio_loop
     task_factory = aio.get_task_factory()
     install_task_factory(aio)
+    hook = _NotingHook()
     try:
+        if not hub.loop.running:
+            sleep(0)  # the loop's own hooks are there from when it begins to run
+        hook.before = sys.get_asyncgen_hooks().firstiter
+        sys.set_asyncgen_hooks(firstiter=hook)
         result = main(*args) if callable(main) else main
         if inspect.isawaitable(result):
             result = await_(result)
         return result
     finally:
         try:
-            _clean_up(hub, before)
+            _clean_up(hub, before, hook.generators)
         finally:
+            in_force: Any = sys.get_asyncgen_hooks().firstiter
+            if in_force is hook:
+                sys.set_asyncgen_hooks(firstiter=hook.before)
             aio.set_task_factory(task_factory)
 
 
-def _clean_up(hub: Any, before: set[greenlet]) -> None:
+class _NotingHook:
+    """The hook for the first step of asynchronous generators: those of this run are closed at its end.
+
+    Not ``loop.shutdown_asyncgens()``: the loop goes on afterwards, and would warn of every later generator.
+    """
+
+    before: Callable[[Any], object] | None = None
+
+    def __init__(self) -> None:
+        self.generators: WeakSet[Any] = WeakSet()
+
+    def __call__(self, generator: Any) -> None:
+        self.generators.add(generator)
+        if self.before is not None:
+            self.before(generator)
+
+
+async def _close_generators(aio: Any, generators: list[Any]) -> None:
+    results = await asyncio.gather(*[g.aclose() for g in generators], return_exceptions=True)
+    for result, generator in zip(results, generators, strict=True):
+        if isinstance(result, Exception):
+            aio.call_exception_handler({
+                "message": f"an error occurred during closing of asynchronous generator {generator!r}",
+                "exception": result,
+                "asyncgen": generator,
+            })  # fmt: skip
+
+
+def _clean_up(hub: Any, before: set[greenlet], generators: WeakSet[Any]) -> None:
     aio = hub.loop.aio
     tasks = asyncio.all_tasks(aio)
     for task in tasks:
@@ -67,8 +106,8 @@ def _clean_up(hub: Any, before: set[greenlet]) -> None:
     left = [g for g in _children(hub) if g not in before and g is not current]
     if left:
         killall(left, GreenletExit)
-    if hub.loop.shared:
-        await_(aio.shutdown_asyncgens())
+    if generators:
+        await_(_close_generators(aio, list(generators)))
 
 
 def _children(hub: Any) -> list[greenlet]:

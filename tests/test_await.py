@@ -583,6 +583,35 @@ def test_run_closes_asynchronous_generators(quiet: None) -> None:
     kept: list[Any] = []
     bridge.run(main)
     assert log == ["closed"]
+    bridge.await_(main())  # the loop goes on, and does not say that it has ended
+    bridge.run(main)
+    assert log == ["closed"] * 2
+    bridge.await_(kept[1].aclose())
+
+
+@pytest.mark.engines("owned")
+def test_run_reports_errors_of_asynchronous_generators_that_it_closes(quiet: None) -> None:
+    mine = Mine()
+    seen: list[Any] = []
+
+    async def generate() -> Any:
+        try:
+            yield 1
+        finally:
+            raise mine
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: seen.append(context))
+        generator = generate()
+        seen.append(generator)
+        await anext(generator)
+
+    try:
+        bridge.run(main)
+    finally:
+        bridge.get_hub().aio_loop.set_exception_handler(None)
+    generator, context = seen
+    assert context["exception"] is mine and context["asyncgen"] is generator
 
 
 @pytest.mark.asyncio
