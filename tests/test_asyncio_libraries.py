@@ -502,6 +502,47 @@ async def test_sqlalchemy_in_greenlets_and_portals() -> None:
         assert await insert(engine, 0) == 8
 
 
+def test_sqlalchemy_in_tasks_that_the_hub_runs(loop: str) -> None:
+    """Its greenlets have the hub as parent then, and go back to it with what is to be awaited."""
+    pytest.importorskip("sqlalchemy")
+    pytest.importorskip("aiosqlite")
+    run(
+        loop,
+        """
+        from sqlalchemy import text
+        from sqlalchemy.ext.asyncio import create_async_engine
+        from bridge.exceptions import BlockingSwitchOutError
+
+        async def main():
+            engine = create_async_engine("sqlite+aiosqlite://")
+            async with engine.begin() as connection:
+                await connection.execute(text("create table t (n integer)"))
+
+            async def insert(n):
+                async with engine.begin() as connection:
+                    await connection.execute(text("insert into t values (:n)"), {"n": n})
+
+            for n in range(5):
+                await asyncio.create_task(insert(n))
+            async with engine.connect() as connection:
+                total = (await connection.execute(text("select sum(n) from t"))).scalar()
+                try:
+                    await connection.run_sync(lambda _: time.sleep(0))
+                except BlockingSwitchOutError:
+                    pass  # it is a task, and no portal
+                else:
+                    raise AssertionError
+            await engine.dispose()
+            return total
+
+        time.sleep(0)  # there is a hub, which runs the loop
+        assert asyncio.run(main()) == 10
+        assert bridge.spawn(asyncio.run, main()).get() == 10
+        assert bridge.spawn(main).get() == 10
+        """,
+    )
+
+
 # -- asyncio's own, deeper than in test_portal.py ---------------------------------------------------------
 
 variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
 import os
@@ -12,6 +13,7 @@ import time
 from typing import Any
 
 import pytest
+from greenlet import greenlet
 
 import bridge
 from bridge import getcurrent
@@ -352,6 +354,31 @@ def test_switching_to_a_sleeper_by_hand_is_an_error_there_and_leaves_no_wake_up_
     get_hub().loop.run_callback(g.switch)
     g.join(timeout=5)
     assert woken == ["refused", "slept on"]
+
+
+def test_a_greenlet_begun_in_the_step_of_a_task_may_go_back_to_it_with_a_value() -> None:
+    """As those of libraries do that await in the middle of plain functions; the hub may make the step."""
+
+    def function() -> Any:
+        parent = getcurrent().parent
+        assert parent is not None
+        with pytest.raises(BlockingSwitchOutError):
+            bridge.sleep(0)
+        with pytest.raises(BlockingSwitchOutError):
+            get_hub().switch()
+        return parent.switch(asyncio.sleep(0.001, "slept")) + " well"
+
+    async def main() -> Any:
+        g = greenlet(function)
+        switched = g.switch()
+        while not g.dead:
+            switched = g.switch(await switched)
+        return switched
+
+    async def several() -> Any:
+        return await asyncio.gather(main(), main())
+
+    assert bridge.await_(several()) == ["slept well"] * 2
 
 
 def test_hub_switch_in_the_hub_is_refused(errors: Errors) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "get_hub_if_exists",
     "get_loop",
     "hub_local",
+    "in_portal",
     "of_thread",
     "set_default_hub_class",
     "set_hub",
@@ -91,6 +92,11 @@ def set_portal_finder(finder: Callable[[greenlet], Any]) -> None:
     """Called by the asyncio side: ``finder(greenlet)`` gives the portal that it is in, or None."""
     global _find_portal
     _find_portal = finder
+
+
+def in_portal(g: greenlet) -> bool:
+    """Whether ``g`` may block although a loop is running."""
+    return _find_portal(g) is not None
 
 
 def _leave_alone(_hub: Any) -> None:

@@ -29,7 +29,7 @@ import sys
 import time
 import weakref
 from _thread import get_ident
-from asyncio import CancelledError
+from asyncio import CancelledError, _get_running_loop
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -54,6 +54,7 @@ from .current import (
 )
 from .errors import BlockingSwitchOutError, HubDestroyed, InvalidSwitchError, LoopExit
 from .loop import loop as Loop
+from .running import current_task
 from .switching import use_hubs
 from .waiter import Waiter
 from .waiting import Wait
@@ -215,6 +216,9 @@ class Hub(greenlet):
 
         Raises BlockingSwitchOutError in the hub itself and in coroutines, in a portal too: the task of a
         portal is woken by what it waits for (``hub.wait(watcher)``, an Event), it cannot be switched to.
+
+        A greenlet that a task has begun in the middle of a step may go back to that with a value, as
+        SQLAlchemy's do: their parent is the greenlet that made the step, and that may be the hub.
         """
         if self._heir is not None:
             return self._heir.switch(*args, **kwargs)
@@ -223,6 +227,8 @@ class Hub(greenlet):
         if switch_out is not None:
             switch_out()
         if self.loop is not None and self.loop.probe() is not None:
+            if args and self._has_begun(current):
+                return super().switch(*args, **kwargs)
             if not isinstance(blocking_place(current), Loop):
                 raise BlockingSwitchOutError(
                     "hub.switch() was called in a portal: nobody can switch back to the middle of a task. "
@@ -231,6 +237,13 @@ class Hub(greenlet):
         # while a coroutine begins a greenlet, what counts as the hub is who made the coroutine's step
         to_runner: Any = super().switch if self.loop is None else self.loop.to_runner
         return to_runner(*args, **kwargs)
+
+    def _has_begun(self, g: greenlet) -> bool:
+        """Whether ``g``, the current greenlet, was switched to in a step of a task that the hub makes."""
+        if g.parent is not self or current.in_portal(g):
+            return False
+        task = current_task(_get_running_loop())
+        return not getattr(task, "of_greenlet", False)  # else it is ``g`` that makes the step
 
     def switch_out(self) -> None:
         """Refuse to block in the hub."""
