@@ -52,7 +52,8 @@ class loop(Engine):
 
             aio = config.aio_loop_factory()
         super().__init__(aio, owned)
-        #: closes the asyncio loop if we are forgotten, as long as nobody else has had it in hand
+        #: Closes the asyncio loop if we are forgotten, as long as nobody has had it in hand: it has not run (then
+        #: it refers to us, and this to it).
         self._forgotten: weakref.finalize[[Any, int], Loop] | None = None
         if made:
             self._forgotten = weakref.finalize(self, _close_forgotten, aio, os.getpid())
@@ -66,6 +67,10 @@ class loop(Engine):
     def share(self) -> None:
         """Somebody else gets the asyncio loop in hand, and may run it and close it."""
         self.shared = True
+        self._remember()
+
+    def _remember(self) -> None:
+        """From now on somebody else sees to the end of the asyncio loop."""
         if self._forgotten is not None:
             self._forgotten.detach()
             self._forgotten = None
@@ -129,6 +134,7 @@ class loop(Engine):
 
     def run_owned(self) -> None:
         """Run the loop in the current greenlet until nothing is left to do or it is stopped."""
+        self._remember()
         hooks = tuple(self.run_hooks)
         for hook in hooks:
             hook(self, "before")
@@ -178,6 +184,7 @@ class loop(Engine):
         if self.destroyed:
             return None
         self.destroyed = True
+        self._remember()
         self.error_handler = None
         if self._alarm is not None:
             self._alarm.cancel()
