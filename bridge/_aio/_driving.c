@@ -26,6 +26,13 @@ static PyObject *references, *task_of_function, *cancelled, *go_on_function, *hu
 static PyTypeObject *call_class;
 static PyObject *find_place, *greenlet_exit;
 
+/* Which of use_loops(), use_tasks(), use_calls() and use_portals() were called. */
+static int known;
+#define LOOPS 1
+#define TASKS 2
+#define CALLS 4
+#define PORTALS 8
+
 static PyObject *empty, *shown_args;
 static PyObject *name_error_handler, *name_parent, *name_entry, *name_arm, *name_append,
     *name_bridge_task, *name_call_soon, *name_add_done_callback, *name_remove_done_callback, *name_blocking,
@@ -37,7 +44,7 @@ static PyObject *name_error_handler, *name_parent, *name_entry, *name_arm, *name
 static struct {
     Py_ssize_t engine, aio, awaiting, touched, wait, wakeup, listed, cancel_now, told, reference;
     Py_ssize_t function, future;
-} at;
+} at, found;
 
 #define SLOT(object, name) (*(PyObject **)((char *)(object) + at.name))
 
@@ -64,6 +71,20 @@ is_engine(PyObject *object)
 
 #define IS_ENGINE(object) (Py_TYPE(object) == engine_class || is_engine(object))
 
+/* Whether all is there that we use of an engine. (One in Python may lack what __init__() makes.) */
+static int
+is_whole(PyObject *object)
+{
+    if (!IS_ENGINE(object)) {
+        return 0;
+    }
+    Engine *engine = (Engine *)object;
+    return engine->ready != NULL && engine->to_runner != NULL && engine->aio != NULL && engine->on_idle != NULL
+           && engine->entered != NULL && engine->context != NULL && engine->heap != NULL && engine->before != NULL
+           && engine->after != NULL && PyList_CheckExact(engine->heap) && PyList_CheckExact(engine->before)
+           && PyList_CheckExact(engine->after);
+}
+
 /* The current exception, taken; a new reference. */
 static PyObject *
 take_exception(void)
@@ -79,10 +100,18 @@ take_exception(void)
     return value;
 }
 
+/* Raise an exception, as the statement does: the one that is being handled becomes its context. */
 static void
 raise(PyObject *exception)
 {
     PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+}
+
+/* Let an exception that was taken go on, with the context that it has. The reference is taken away. */
+static void
+put_back(PyObject *exception)
+{
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exception)), exception, PyException_GetTraceback(exception));
 }
 
 /* Call for the effect; 0, or -1 with an exception. */
@@ -94,6 +123,17 @@ done_with(PyObject *result)
     }
     Py_DECREF(result);
     return 0;
+}
+
+/* Whether what a function needs is still to be told to us: an exception is set then. */
+static int
+is_new(int needed)
+{
+    if ((known & needed) == needed) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "the modules that use bridge._aio._driving have not been imported");
+    return 1;
 }
 
 static int
@@ -182,8 +222,7 @@ enter(Engine *engine, PyObject *g)
     if (PyList_GET_SIZE(engine->before) || PyList_GET_SIZE(engine->after) || engine->on_idle != Py_None) {
         return 0;
     }
-    PyObject *heap = engine->heap;
-    PyObject *first = PyList_GET_SIZE(heap) ? Py_NewRef(PyList_GET_ITEM(heap, 0)) : NULL;
+    PyObject *first = PyList_GET_SIZE(engine->heap) ? Py_NewRef(PyList_GET_ITEM(engine->heap, 0)) : NULL;
     PyObject *before = NULL;
     int owned = engine->owned;
     if (!owned) {
@@ -222,8 +261,15 @@ enter(Engine *engine, PyObject *g)
     PyObject *error = came == NULL ? take_exception() : NULL;
     int is_shown = came == shown;
     Py_XDECREF(came);
-    if (error != NULL && owned && done_with(PyObject_CallFunctionObjArgs(failed, engine, g, error, NULL)) == 0) {
-        Py_CLEAR(error);
+    if (error != NULL && owned) {
+        /* as in an except clause */
+        PyObject *handled = PyErr_GetHandledException();
+        PyErr_SetHandledException(error);
+        if (done_with(PyObject_CallFunctionObjArgs(failed, engine, g, error, NULL)) == 0) {
+            Py_CLEAR(error);
+        }
+        PyErr_SetHandledException(handled);
+        Py_XDECREF(handled);
     }
     Py_DECREF(g);
     if (!owned) {
@@ -242,18 +288,25 @@ enter(Engine *engine, PyObject *g)
             engine->armed = 0;
             done_with(PyObject_CallMethodNoArgs((PyObject *)engine, name_arm));
         }
-        if (!PyErr_Occurred()) {
-            raise(error);
+        if (PyErr_Occurred()) {
+            Py_DECREF(error);
         }
-        Py_DECREF(error);
+        else {
+            put_back(error);
+        }
         return -1;
     }
     if (!is_shown && show(engine->aio) < 0) {
         Py_XDECREF(first);
         return -1;
     }
+    if (!is_whole((PyObject *)engine)) {
+        Py_XDECREF(first);
+        PyErr_SetString(PyExc_TypeError, "an engine has lost a part of itself");
+        return -1;
+    }
     Py_ssize_t ready = PyObject_Size(engine->ready);
-    int other_timer = PyList_GET_SIZE(heap) && PyList_GET_ITEM(heap, 0) != first;
+    int other_timer = PyList_GET_SIZE(engine->heap) && PyList_GET_ITEM(engine->heap, 0) != first;
     Py_XDECREF(first);
     if (ready < 0) {
         return -1;
@@ -312,11 +365,11 @@ begin(Engine *engine, PyObject *aio, PyObject *task, PyObject *g, PyObject *args
     }
     if (bad) {
         Py_CLEAR(came);
+        Py_XDECREF(error);
     }
     else if (error != NULL) {
-        raise(error);
+        put_back(error);
     }
-    Py_XDECREF(error);
     return came;
 }
 
@@ -327,8 +380,10 @@ PyDoc_STRVAR(begin_doc,
 static PyObject *
 begin_py(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 6 || !IS_ENGINE(args[0]) || !PyTuple_Check(args[4])
-        || !PyDict_Check(args[5])) {
+    if (is_new(LOOPS)) {
+        return NULL;
+    }
+    if (nargs != 6 || !is_whole(args[0]) || !PyTuple_Check(args[4]) || !PyDict_Check(args[5])) {
         PyErr_SetString(PyExc_TypeError, "begin() takes an engine, a loop, a task, a greenlet, a tuple and a dict");
         return NULL;
     }
@@ -374,10 +429,13 @@ wakeup_call(Wakeup *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     Wait *wait = (Wait *)self->wait;
-    if (wait->woken || (PyTuple_GET_SIZE(args) ? PyTuple_GET_ITEM(args, 0) : Py_None) != self->future) {
+    if (wait == NULL || wait->woken || (PyTuple_GET_SIZE(args) ? PyTuple_GET_ITEM(args, 0) : Py_None) != self->future) {
         Py_RETURN_NONE; /* one that an interruption has put an end to */
     }
-    if (wait->engine == NULL || !IS_ENGINE(wait->engine) || wait->greenlet == NULL) {
+    if (is_new(LOOPS)) {
+        return NULL;
+    }
+    if (wait->engine == NULL || !is_whole(wait->engine) || wait->greenlet == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a wake-up for a wait that is not in an engine");
         return NULL;
     }
@@ -439,7 +497,7 @@ wakeup_dealloc(Wakeup *self)
 }
 
 static PyMemberDef wakeup_members[] = {
-    {"wait", T_OBJECT_EX, offsetof(Wakeup, wait), 0, "the wait that it ends"},
+    {"wait", T_OBJECT_EX, offsetof(Wakeup, wait), READONLY, "the wait that it ends"},
     {"future", T_OBJECT_EX, offsetof(Wakeup, future), 0, "what is waited for; None: nothing, or the next round"},
     {NULL, 0, 0, 0, NULL},
 };
@@ -519,10 +577,12 @@ task_of(Engine *engine, PyObject *g)
     else {
         /* another loop, that of a forked child, too; or it may have ended */
         task = PyObject_CallFunctionObjArgs(task_of_function, g, engine, NULL);
-        if (task != NULL && Py_TYPE(task) != task_class) {
-            PyErr_Format(PyExc_TypeError, "%R is no task of a greenlet", task);
-            Py_CLEAR(task);
-        }
+    }
+    if (task != NULL
+        && (Py_TYPE(task) != task_class || SLOT(task, wait) == NULL || SLOT(task, wakeup) == NULL
+            || Py_TYPE(SLOT(task, wait)) != wait_class || Py_TYPE(SLOT(task, wakeup)) != wakeup_type)) {
+        PyErr_Format(PyExc_TypeError, "%R is no task of a greenlet", task);
+        Py_CLEAR(task);
     }
     Py_DECREF(dict);
     return task;
@@ -546,7 +606,7 @@ enlist(PyObject *task)
 static int
 delist(PyObject *task)
 {
-    if (references == NULL) {
+    if (references == NULL || SLOT(task, reference) == NULL) {
         return done_with(PyObject_CallMethodNoArgs(task, name_delist));
     }
     return PySet_Discard(references, SLOT(task, reference)) < 0 ? -1 : 0;
@@ -616,7 +676,8 @@ leave(Engine *engine, PyObject *current, int is_shown)
     return api->park(engine, NULL);
 }
 
-/* What go_on() in Python does, as long as nothing rare happens; it goes on with that. */
+/* What go_on() in Python does, as long as nothing rare happens; it goes on with that. The reference to waits_for is
+   taken away: nobody is to keep that until the coroutine ends. */
 static PyObject *
 go_on(Engine *engine, PyObject *current, PyObject *task, PyObject *coroutine, PyObject *waits_for)
 {
@@ -625,7 +686,6 @@ go_on(Engine *engine, PyObject *current, PyObject *task, PyObject *coroutine, Py
     Wakeup *wakeup = (Wakeup *)Py_NewRef(SLOT(task, wakeup));
     PyObject *result = NULL, *interrupted = NULL, *failure = NULL;
     int is_shown = 1;
-    Py_INCREF(waits_for);
     for (;;) {
         int begun;
         if (waits_for == Py_None) {
@@ -676,10 +736,13 @@ go_on(Engine *engine, PyObject *current, PyObject *task, PyObject *coroutine, Py
             }
             break;
         }
-        if ((!is_shown && show(aio) < 0) || enter_task(aio, task) < 0) {
+        if (!is_shown && show(aio) < 0) {
             goto ended;
         }
         is_shown = 1;
+        if (enter_task(aio, task) < 0) {
+            goto ended;
+        }
         PyObject *out = NULL;
         PySendResult sent = PyIter_Send(coroutine, Py_None, &out);
         if (sent == PYGEN_ERROR) {
@@ -696,22 +759,29 @@ go_on(Engine *engine, PyObject *current, PyObject *task, PyObject *coroutine, Py
         }
         Py_SETREF(waits_for, out);
     }
+    PyObject *list = PyList_New(3);
+    if (list == NULL) {
+        Py_XDECREF(interrupted);
+        Py_XDECREF(failure);
+        goto ended;
+    }
+    PyList_SET_ITEM(list, 0, waits_for);
+    PyList_SET_ITEM(list, 1, interrupted == NULL ? Py_NewRef(Py_None) : interrupted);
+    PyList_SET_ITEM(list, 2, failure == NULL ? Py_NewRef(Py_None) : failure);
+    waits_for = NULL;
     result = PyObject_CallFunctionObjArgs(
-        go_on_function, engine, current, task, coroutine, waits_for, interrupted == NULL ? Py_None : interrupted,
-        failure == NULL ? Py_None : failure, is_shown ? Py_True : Py_False, NULL);
+        go_on_function, engine, current, task, coroutine, list, is_shown ? Py_True : Py_False, NULL);
+    Py_DECREF(list);
     is_shown = 0;
 ended:
-    set_slot(&wait->greenlet, Py_None);
-    set_slot(&wait->target, Py_None);
+    api->over(wait); /* after an interruption a callback of the loop may still be to come */
     if (is_shown) {
         show_or_hide(Py_None);
         if (result != NULL && PyErr_Occurred()) {
             Py_CLEAR(result);
         }
     }
-    Py_XDECREF(interrupted);
-    Py_XDECREF(failure);
-    Py_DECREF(waits_for);
+    Py_XDECREF(waits_for);
     Py_DECREF(wakeup);
     Py_DECREF(wait);
     Py_DECREF(aio);
@@ -722,23 +792,27 @@ ended:
 static PyObject *
 steps(Engine *engine, PyObject *current, PyObject *task, PyObject *coroutine)
 {
-    PyObject *aio = SLOT(task, aio);
+    PyObject *aio = engine->aio;
     if (show(aio) < 0) {
         return NULL;
     }
+    Py_INCREF(aio);
     PyObject *out = NULL;
-    if (enter_task(aio, task) < 0) {
-        show_or_hide(Py_None);
-        return NULL;
+    int failing = enter_task(aio, task) < 0;
+    PySendResult sent = PYGEN_ERROR;
+    if (!failing) {
+        sent = PyIter_Send(coroutine, Py_None, &out);
+        if (sent == PYGEN_ERROR) {
+            leave_task_failing(aio, task);
+            failing = 1;
+        }
+        else {
+            failing = leave_task(aio, task) < 0;
+        }
     }
-    PySendResult sent = PyIter_Send(coroutine, Py_None, &out);
-    if (sent == PYGEN_ERROR) {
-        leave_task_failing(aio, task);
-        show_or_hide(Py_None);
-        return NULL;
-    }
-    if (leave_task(aio, task) < 0) {
-        Py_DECREF(out);
+    Py_DECREF(aio);
+    if (failing || (sent == PYGEN_NEXT && SLOT(task, listed) == Py_False && enlist(task) < 0)) {
+        Py_XDECREF(out);
         show_or_hide(Py_None);
         return NULL;
     }
@@ -748,26 +822,19 @@ steps(Engine *engine, PyObject *current, PyObject *task, PyObject *coroutine)
         }
         return out;
     }
-    PyObject *result = NULL;
-    if (SLOT(task, listed) == Py_False && enlist(task) < 0) {
-        show_or_hide(Py_None);
-    }
-    else {
-        engine->refs++; /* a reason to go on, as any task; to ask all_tasks() is slow */
-        result = go_on(engine, current, task, coroutine, out);
-        engine->refs--;
-        if (SLOT(task, listed) == Py_False) {
-            PyObject *error = result == NULL ? take_exception() : NULL;
-            if (delist(task) < 0) {
-                Py_CLEAR(result);
-            }
-            else if (error != NULL) {
-                raise(error);
-            }
+    engine->refs++; /* a reason to go on, as any task; to ask all_tasks() is slow */
+    PyObject *result = go_on(engine, current, task, coroutine, out);
+    engine->refs--;
+    if (SLOT(task, listed) == Py_False) {
+        PyObject *error = result == NULL ? take_exception() : NULL;
+        if (delist(task) < 0) {
+            Py_CLEAR(result);
             Py_XDECREF(error);
         }
+        else if (error != NULL) {
+            put_back(error);
+        }
     }
-    Py_DECREF(out);
     return result;
 }
 
@@ -799,11 +866,11 @@ drive(Engine *engine, PyObject *current, PyObject *coroutine)
         if (done_with(PyObject_CallMethodObjArgs(
                 task, name_settle, error == NULL ? Py_None : error, result == NULL ? Py_None : result, NULL)) < 0) {
             Py_CLEAR(result);
+            Py_XDECREF(error);
         }
         else if (error != NULL) {
-            raise(error);
+            put_back(error);
         }
-        Py_XDECREF(error);
     }
     Py_DECREF(task);
     return result;
@@ -843,7 +910,8 @@ wait_for_future(Engine *engine, PyObject *current, PyObject *future)
         Py_DECREF(task);
         return NULL;
     }
-    Wait *wait = (Wait *)SLOT(task, wait);
+    Wait *wait = (Wait *)Py_NewRef(SLOT(task, wait));
+    Wakeup *wakeup = (Wakeup *)Py_NewRef(SLOT(task, wakeup));
     engine->refs += counting;
     PyObject *came = api->park(engine, NULL);
     engine->refs -= counting;
@@ -861,18 +929,19 @@ wait_for_future(Engine *engine, PyObject *current, PyObject *future)
             came = NULL;
         }
     }
-    PyObject *wakeup = SLOT(task, wakeup);
     if (came == NULL) {
         PyObject *error = take_exception();
-        api->over(wait);
-        if (done_with(PyObject_CallMethodOneArg(future, name_remove_done_callback, wakeup)) == 0) {
-            raise(error);
+        if (done_with(PyObject_CallMethodOneArg(future, name_remove_done_callback, (PyObject *)wakeup)) == 0) {
+            put_back(error);
         }
-        Py_DECREF(error);
+        else {
+            Py_DECREF(error);
+        }
     }
-    set_slot(&((Wakeup *)wakeup)->future, Py_None);
-    set_slot(&wait->greenlet, Py_None);
-    set_slot(&wait->target, Py_None);
+    set_slot(&wakeup->future, Py_None);
+    api->over(wait);
+    Py_DECREF(wakeup);
+    Py_DECREF(wait);
     Py_DECREF(task);
     return came == NULL ? NULL : PyObject_CallMethodNoArgs(future, name_result);
 }
@@ -880,7 +949,10 @@ wait_for_future(Engine *engine, PyObject *current, PyObject *future)
 static int
 check_driven(const char *name, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs == 3 && IS_ENGINE(args[0]) && PyObject_TypeCheck(args[1], api->greenlet_type)) {
+    if (is_new(LOOPS | TASKS)) {
+        return -1;
+    }
+    if (nargs == 3 && is_whole(args[0]) && PyObject_TypeCheck(args[1], api->greenlet_type)) {
         return 0;
     }
     PyErr_Format(PyExc_TypeError, "%s() takes an engine, a greenlet and what is awaited", name);
@@ -918,7 +990,7 @@ engine_here(PyObject **hub)
         return NULL;
     }
     PyObject *engine = api->loop_of(*hub);
-    if (engine != NULL && !IS_ENGINE(engine)) {
+    if (engine != NULL && !is_whole(engine)) {
         Py_CLEAR(engine);
     }
     if (engine == NULL) {
@@ -935,6 +1007,9 @@ static PyObject *
 await_quickly(PyObject *module, PyObject *awaitable)
 {
     PyObject *hub;
+    if (is_new(LOOPS | TASKS)) {
+        return NULL;
+    }
     Engine *engine = engine_here(&hub);
     if (engine == NULL) {
         return PyErr_Occurred() ? NULL : Py_NewRef(elsewhere);
@@ -1077,7 +1152,7 @@ run_call(PyObject *module, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     PyObject *value = NULL;
-    if (call_class == NULL || Py_TYPE(g) != call_class || SLOT(g, function) == NULL) {
+    if (!(known & CALLS) || Py_TYPE(g) != call_class || SLOT(g, function) == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "run_call() is for the greenlets of calls");
     }
     else {
@@ -1109,6 +1184,9 @@ PyDoc_STRVAR(call_doc,
 static PyObject *
 call(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
+    if (is_new(LOOPS | TASKS | CALLS)) {
+        return NULL;
+    }
     if (nargs != 3 || !PyTuple_Check(args[1]) || !PyDict_Check(args[2])) {
         PyErr_SetString(PyExc_TypeError, "call() takes a function, a tuple and a dict");
         return NULL;
@@ -1164,8 +1242,14 @@ call(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     value = begin(engine, aio, task, g, args[1], args[2]);
     if (api->is_active(g)) {
         /* it has blocked; where it ends now is the hub */
-        if (value != NULL) {
-            Py_SETREF(value, PyObject_SetAttr(g, name_parent, hub) < 0 ? NULL : new_blocked(g));
+        PyObject *error = value == NULL ? take_exception() : NULL;
+        int failing = PyObject_SetAttr(g, name_parent, hub) < 0;
+        if (error != NULL && !failing) {
+            put_back(error);
+        }
+        else {
+            Py_XDECREF(error);
+            Py_XSETREF(value, failing ? NULL : new_blocked(g));
         }
     }
 done:
@@ -1231,6 +1315,9 @@ portal_am_send(PyObject *object, PyObject *value, PyObject **out)
 {
     Portal *self = (Portal *)object;
     *out = NULL;
+    if (is_new(PORTALS)) {
+        return PYGEN_ERROR;
+    }
     PyObject *current = api->current();
     if (current == NULL) {
         return PYGEN_ERROR;
@@ -1245,6 +1332,11 @@ portal_am_send(PyObject *object, PyObject *value, PyObject **out)
     if (value == NULL) {
         return PYGEN_ERROR;
     }
+    if (self->inside == NULL) {
+        Py_DECREF(value);
+        PyErr_SetString(PyExc_AttributeError, "_inside");
+        return PYGEN_ERROR;
+    }
     PyObject *inside = Py_NewRef(self->inside);
     PyObject *yielded = pass(api->switch_to, inside, value);
     Py_DECREF(inside);
@@ -1257,7 +1349,7 @@ portal_am_send(PyObject *object, PyObject *value, PyObject **out)
     self->finished = 1;
     set_slot(&self->inside, Py_None); /* another step is refused */
     set_slot(&self->runner, Py_None);
-    PyObject *result = self->result;
+    PyObject *result = self->result == NULL ? Py_NewRef(Py_None) : self->result;
     self->result = Py_NewRef(Py_None);
     if (Py_TYPE(result) != thrown_class) {
         *out = result;
@@ -1299,7 +1391,7 @@ PyDoc_STRVAR(portal_leave_doc,
 static PyObject *
 portal_leave(Portal *self, PyObject *value)
 {
-    if (!PyObject_TypeCheck(self->runner, api->greenlet_type)) {
+    if (self->runner == NULL || !PyObject_TypeCheck(self->runner, api->greenlet_type)) {
         PyErr_SetString(PyExc_RuntimeError, "a portal that has not begun cannot yield");
         return NULL;
     }
@@ -1317,6 +1409,13 @@ PyDoc_STRVAR(portal_drive_doc,
 static PyObject *
 portal_drive(Portal *self, PyObject *message)
 {
+    if (is_new(PORTALS)) {
+        return NULL;
+    }
+    if (self->coroutine == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "coroutine");
+        return NULL;
+    }
     PyObject *coroutine = Py_NewRef(self->coroutine);
     PyObject *result = NULL;
     Py_INCREF(message);
@@ -1331,7 +1430,8 @@ portal_drive(Portal *self, PyObject *message)
             Py_CLEAR(message); /* the exception's traceback refers to the frames inside */
             if (out == NULL && PyErr_ExceptionMatches(PyExc_StopIteration)) {
                 PyObject *stop = take_exception();
-                result = Py_NewRef(((PyStopIterationObject *)stop)->value);
+                result = ((PyStopIterationObject *)stop)->value;
+                result = Py_NewRef(result == NULL ? Py_None : result);
                 Py_DECREF(stop);
                 break;
             }
@@ -1459,9 +1559,14 @@ find_slot(PyTypeObject *type, const char *name, Py_ssize_t *offset)
 static void
 keep(PyObject **where, PyObject *object)
 {
-    PyObject *before = *where;
-    *where = object == Py_None ? NULL : Py_NewRef(object);
-    Py_XDECREF(before);
+    Py_XSETREF(*where, Py_NewRef(object));
+}
+
+/* The same; None: there is none. */
+static void
+keep_optional(PyObject **where, PyObject *object)
+{
+    Py_XSETREF(*where, object == Py_None ? NULL : Py_NewRef(object));
 }
 
 PyDoc_STRVAR(use_loops_doc,
@@ -1484,13 +1589,15 @@ use_loops(PyObject *module, PyObject *args)
     keep(&get_current_task, given[1]);
     keep(&enter_function, given[2]);
     keep(&leave_function, given[3]);
-    keep(&current_tasks, given[4]);
+    keep_optional(&current_tasks, given[4]);
     keep(&shown, given[5]);
     keep(&failed, given[6]);
-    Py_XSETREF(shown_args, PyTuple_Pack(1, given[5]));
-    if (shown_args == NULL) {
+    PyObject *made = PyTuple_Pack(1, given[5]);
+    if (made == NULL) {
         return NULL;
     }
+    Py_XSETREF(shown_args, made);
+    known |= LOOPS;
     Py_RETURN_NONE;
 }
 
@@ -1509,11 +1616,11 @@ use_tasks(PyObject *module, PyObject *args)
         return NULL;
     }
     PyTypeObject *type = (PyTypeObject *)classes[0];
-    if (find_slot(type, "engine", &at.engine) < 0 || find_slot(type, "aio", &at.aio) < 0
-        || find_slot(type, "awaiting", &at.awaiting) < 0 || find_slot(type, "touched", &at.touched) < 0
-        || find_slot(type, "wait", &at.wait) < 0 || find_slot(type, "wakeup", &at.wakeup) < 0
-        || find_slot(type, "_listed", &at.listed) < 0 || find_slot(type, "_cancel_now", &at.cancel_now) < 0
-        || find_slot(type, "_told", &at.told) < 0 || find_slot(type, "_reference", &at.reference) < 0) {
+    if (find_slot(type, "engine", &found.engine) < 0 || find_slot(type, "aio", &found.aio) < 0
+        || find_slot(type, "awaiting", &found.awaiting) < 0 || find_slot(type, "touched", &found.touched) < 0
+        || find_slot(type, "wait", &found.wait) < 0 || find_slot(type, "wakeup", &found.wakeup) < 0
+        || find_slot(type, "_listed", &found.listed) < 0 || find_slot(type, "_cancel_now", &found.cancel_now) < 0
+        || find_slot(type, "_told", &found.told) < 0 || find_slot(type, "_reference", &found.reference) < 0) {
         return NULL;
     }
     if (given[0] != Py_None && !PySet_CheckExact(given[0])) {
@@ -1524,20 +1631,22 @@ use_tasks(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "use_tasks(): the class of waits is not that of the compiled engine");
         return NULL;
     }
-    keep((PyObject **)&task_class, classes[0]);
-    keep((PyObject **)&wait_class, classes[1]);
-    keep((PyObject **)&future_type, classes[2]);
-    keep((PyObject **)&aio_task_type, classes[3]);
-    keep(&references, given[0]);
-    keep(&task_of_function, given[1]);
-    keep(&cancelled, given[2]);
-    keep(&go_on_function, given[3]);
     if (Py_TYPE(given[4]) != api->hub_local_type) {
         PyErr_SetString(PyExc_TypeError, "use_tasks(): the hub is not found in the compiled way");
         return NULL;
     }
+    at = found;
+    keep((PyObject **)&task_class, classes[0]);
+    keep((PyObject **)&wait_class, classes[1]);
+    keep((PyObject **)&future_type, classes[2]);
+    keep((PyObject **)&aio_task_type, classes[3]);
+    keep_optional(&references, given[0]);
+    keep(&task_of_function, given[1]);
+    keep(&cancelled, given[2]);
+    keep(&go_on_function, given[3]);
     keep(&hub_local, given[4]);
     keep(&elsewhere, given[5]);
+    known |= TASKS;
     Py_RETURN_NONE;
 }
 
@@ -1552,13 +1661,15 @@ use_calls(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!OO:use_calls", &PyType_Type, &type, &given[0], &given[1])) {
         return NULL;
     }
-    if (find_slot((PyTypeObject *)type, "function", &at.function) < 0
-        || find_slot((PyTypeObject *)type, "future", &at.future) < 0) {
+    if (find_slot((PyTypeObject *)type, "function", &found.function) < 0
+        || find_slot((PyTypeObject *)type, "future", &found.future) < 0) {
         return NULL;
     }
+    at = found;
     keep((PyObject **)&call_class, type);
     keep(&find_place, given[0]);
     keep(&greenlet_exit, given[1]);
+    known |= CALLS;
     Py_RETURN_NONE;
 }
 
@@ -1574,6 +1685,7 @@ use_portals(PyObject *module, PyObject *type)
         return NULL;
     }
     keep((PyObject **)&thrown_class, type);
+    known |= PORTALS;
     Py_RETURN_NONE;
 }
 

@@ -76,12 +76,12 @@ class Blocking:
         task, engine = self.task, self.engine
         steps = awaitable if asyncio.iscoroutine(awaitable) else _awaiting(awaitable)
         try:
-            waits_for = steps.send(None)
+            begun = [steps.send(None), None, None]
         except StopIteration as e:
             return e.value
         _leave_task(self.aio, task)
         try:
-            return go_on(engine, getcurrent(), task, steps, waits_for)
+            return go_on(engine, getcurrent(), task, steps, begun)
         finally:
             engine.set_running(self.aio)
             _enter_task(self.aio, task)

@@ -94,8 +94,10 @@ def drive(engine: Engine, current: greenlet, coroutine: Any) -> Any:
             if not task._listed:
                 task.enlist()
             engine.refs += 1  # a reason to go on, as any task; to ask all_tasks() is slow
+            begun = [waits_for, None, None]
+            del waits_for  # or this frame would keep it until the coroutine ends
             try:
-                result = go_on(engine, current, task, coroutine, waits_for)
+                result = go_on(engine, current, task, coroutine, begun)
             finally:
                 engine.refs -= 1
                 if not task._listed:
@@ -152,17 +154,18 @@ def go_on(
     current: greenlet,
     task: GreenletTask,
     coroutine: Any,
-    waits_for: Any,
-    interrupted: BaseException | None = None,
-    failed: BaseException | None = None,
+    begun: list[Any],
     shown: bool = True,
 ) -> Any:
     """Wait for what the coroutine has yielded, and take its next steps; return its result.
 
-    :param interrupted: the wait was begun, and ended by this.
-    :param failed: it was begun and is over, and this is what the coroutine gets.
+    :param begun: Three things, taken out of the list, as whoever calls is not to keep them until the coroutine
+        ends: what it has yielded; by what exception the wait for that was ended, if it was begun (else
+        None); and what the coroutine gets, if it was begun and is over (else None).
     :param shown: whether the loop is shown when this is called. It is hidden when it returns or raises.
     """
+    waits_for, interrupted, failed = begun
+    begun.clear()
     aio = engine.aio
     set_running = engine.set_running
     wait = task.wait
@@ -248,7 +251,7 @@ def go_on(
                 _leave_task(aio, task)
     finally:
         interruption = None
-        wait.greenlet = wait.target = None
+        wait.give_up()  # after an interruption a callback of the loop may still be to come
         set_running(None)
 
 
