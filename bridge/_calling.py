@@ -61,6 +61,15 @@ def _tell(future: Any, exception: BaseException | None, value: Any) -> None:
         future.set_result((exception, value))
 
 
+def _in_frame(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call what has no frame in Python by itself, on behalf of the compiled ``run_call``.
+
+    A parked greenlet without one is taken by greenlet for one that runs: it does not tell its context, and will
+    not end it when it is garbage.
+    """
+    return function(*args, **(kwargs or {}))
+
+
 class Call(greenlet):
     """A function on its way."""
 
@@ -118,11 +127,12 @@ def call(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     g.function = function
     g.future = None
     g.gr_context = copy_context()
-    value = begin(engine, aio, task, g, args, kwargs)
-    if g.dead:
-        return value
-    g.parent = hub  # where it ends now
-    return Blocked(g)
+    try:
+        value = begin(engine, aio, task, g, args, kwargs)
+    finally:
+        if not g.dead:
+            g.parent = hub  # where it ends now
+    return value if g.dead else Blocked(g)
 
 
 def _find_place() -> tuple[Any, Any, Any, Any]:
@@ -161,7 +171,7 @@ if not TYPE_CHECKING and (_compiled := accelerator("_driving", "bridge._aio")) i
     Blocked = _compiled.Blocked
     call = _compiled.call
     run_call = _compiled.run_call
-    _compiled.use_calls(Call, _find_place, GreenletExit)
+    _compiled.use_calls(Call, _find_place, GreenletExit, _in_frame)
 
 # no method: as what a class has it is found without binding it, and without a frame if it is compiled
 Call.run = staticmethod(run_call)  # type: ignore[method-assign]

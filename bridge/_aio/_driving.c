@@ -24,7 +24,7 @@ static PyObject *set_running, *get_current_task, *enter_function, *leave_functio
 static PyTypeObject *task_class, *wait_class, *future_type, *aio_task_type;
 static PyObject *references, *task_of_function, *cancelled, *go_on_function, *hub_local, *elsewhere;
 static PyTypeObject *call_class;
-static PyObject *find_place, *greenlet_exit;
+static PyObject *find_place, *greenlet_exit, *in_frame;
 
 /* Which of use_loops(), use_tasks(), use_calls() and use_portals() were called. */
 static int known;
@@ -1140,6 +1140,13 @@ tell(PyObject *future, PyObject *exception, PyObject *value)
     return failing;
 }
 
+/* Whether a call of it has a frame in Python for as long as it lasts. */
+static int
+has_frame(PyObject *function)
+{
+    return PyFunction_Check(PyMethod_Check(function) ? PyMethod_GET_FUNCTION(function) : function);
+}
+
 PyDoc_STRVAR(run_call_doc,
 "run_call($module, /, *args, **kwargs)\n--\n\n"
 "In the greenlet of a call: make the call.");
@@ -1157,7 +1164,9 @@ run_call(PyObject *module, PyObject *args, PyObject *kwargs)
     }
     else {
         PyObject *function = Py_NewRef(SLOT(g, function));
-        value = PyObject_Call(function, args, kwargs);
+        value = has_frame(function)
+                    ? PyObject_Call(function, args, kwargs)
+                    : PyObject_CallFunctionObjArgs(in_frame, function, args, kwargs == NULL ? Py_None : kwargs, NULL);
         Py_DECREF(function);
         if (value == NULL && PyErr_ExceptionMatches(greenlet_exit)) {
             value = take_exception();
@@ -1651,14 +1660,14 @@ use_tasks(PyObject *module, PyObject *args)
 }
 
 PyDoc_STRVAR(use_calls_doc,
-"use_calls(call_class, find_place, greenlet_exit, /)\n--\n\n"
+"use_calls(call_class, find_place, greenlet_exit, in_frame, /)\n--\n\n"
 "Called once, by bridge._calling.");
 
 static PyObject *
 use_calls(PyObject *module, PyObject *args)
 {
-    PyObject *type, *given[2];
-    if (!PyArg_ParseTuple(args, "O!OO:use_calls", &PyType_Type, &type, &given[0], &given[1])) {
+    PyObject *type, *given[3];
+    if (!PyArg_ParseTuple(args, "O!OOO:use_calls", &PyType_Type, &type, &given[0], &given[1], &given[2])) {
         return NULL;
     }
     if (find_slot((PyTypeObject *)type, "function", &found.function) < 0
@@ -1669,6 +1678,7 @@ use_calls(PyObject *module, PyObject *args)
     keep((PyObject **)&call_class, type);
     keep(&find_place, given[0]);
     keep(&greenlet_exit, given[1]);
+    keep(&in_frame, given[2]);
     known |= CALLS;
     Py_RETURN_NONE;
 }
