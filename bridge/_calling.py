@@ -64,8 +64,8 @@ def _tell(future: Any, exception: BaseException | None, value: Any) -> None:
 def _in_frame(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Call what has no frame in Python by itself, on behalf of the compiled ``run_call``.
 
-    A parked greenlet without one is taken by greenlet for one that runs: it does not tell its context, and will
-    not end it when it is garbage.
+    A parked greenlet without one is taken by greenlet for one that runs: it does not tell its context, and
+    will not end it when it is garbage.
     """
     return function(*args, **(kwargs or {}))
 

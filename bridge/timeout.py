@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
+from ._aio.portal import depth_here, raise_in_portal
 from ._aio.task import raise_inside
 from ._core.callbacks import Callback
 from ._core.engine import Engine, parks, throw_into
@@ -46,7 +47,7 @@ class Timeout(BaseException):
     """
 
     __slots__ = (
-        "__weakref__", "_closed", "_engine", "_entry", "_greenlet", "_in_coroutine", "_one_shot", "_queued",
+        "__weakref__", "_closed", "_depth", "_engine", "_entry", "_greenlet", "_one_shot", "_queued",
         "_ref", "exception", "seconds",
     )  # fmt: skip
 
@@ -57,8 +58,9 @@ class Timeout(BaseException):
     _queued: Callback | None
     _engine: Engine
     _greenlet: greenlet | None
-    #: whether it was started in a step of a coroutine, which may be one that a greenlet awaits
-    _in_coroutine: bool
+    #: if it was started in a step of a coroutine (which may be one that a greenlet awaits): how many
+    #: ``await_`` are under way in the portal; else -1
+    _depth: int
 
     def __init__(
         self,
@@ -99,9 +101,9 @@ class Timeout(BaseException):
         hub = hub_local.hub
         if hub is None or hub.loop.probe() is not None:
             hub = get_hub()
-            self._in_coroutine = hub.loop.get_running() is not None
+            self._depth = depth_here() if hub.loop.get_running() is not None else -1
         else:
-            self._in_coroutine = False
+            self._depth = -1
         self._engine = engine = hub.loop
         self._greenlet = getcurrent()
         if seconds > 0:
@@ -123,8 +125,13 @@ class Timeout(BaseException):
 
     def _on_expiration(self, prev_greenlet: greenlet, ex: Any) -> None:
         """Called in the hub when the time is over; raises ``ex`` in the greenlet."""
-        if not prev_greenlet.dead and not (self._in_coroutine and raise_inside(prev_greenlet, ex)):
-            throw_into(prev_greenlet, ex)
+        if prev_greenlet.dead:
+            return
+        if self._depth >= 0 and (
+            raise_inside(prev_greenlet, ex) or raise_in_portal(prev_greenlet, ex, self._depth)
+        ):
+            return
+        throw_into(prev_greenlet, ex)
 
     @classmethod
     def start_new(

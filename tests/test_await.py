@@ -7,6 +7,7 @@ import contextvars
 import functools
 import gc
 import os
+import time
 import warnings
 import weakref
 from collections.abc import Awaitable, Generator, Iterator
@@ -1128,3 +1129,49 @@ def test_a_timeout_in_the_main_coroutine_of_run() -> None:
         return [await limited(0.001), await asyncio.create_task(limited(0.001)), await limited(0.001, False)]
 
     assert bridge.run(main) == ["timeout", "timeout", "silent"]
+
+
+def test_a_greenlet_that_is_killed_in_asyncio_s_sleep_0_ends() -> None:
+    """(Hangs, or: AttributeError: 'NoneType' object has no attribute 'switch'.)"""
+    g = bridge.spawn(lambda: bridge.await_(asyncio.sleep(0)))
+    bridge.spawn(g.kill)
+    bridge.sleep(0.001)
+    assert g.dead
+
+
+@pytest.mark.asyncio
+async def test_a_kill_in_the_moment_in_which_a_timeout_inside_expires_is_not_lost() -> None:
+    log: list[Any] = []
+
+    async def inside() -> None:
+        with bridge.Timeout(0.002, False):
+            await asyncio.sleep(1000)
+        await asyncio.sleep(0.001)
+        log.append("went on")
+
+    g = bridge.spawn(lambda: bridge.await_(inside()))
+    await asyncio.sleep(0.001)
+    time.sleep(0.004)
+    g.kill(block=False)
+    await g.ajoin()
+    assert log == []
+
+
+@pytest.mark.engines("owned")
+def test_a_timeout_inside_leaves_no_future_whose_exception_nobody_has_seen() -> None:
+    said: list[Any] = []
+    aio = bridge.get_hub().aio_loop
+    aio.set_exception_handler(lambda _, context: said.append(context["message"]))
+
+    async def inside() -> None:
+        with bridge.Timeout(0.001, False):
+            await asyncio.gather(asyncio.sleep(1000), asyncio.sleep(1000))
+        await asyncio.sleep(0.001)
+
+    try:
+        bridge.spawn(lambda: bridge.await_(inside())).get()
+        gc.collect()
+        bridge.sleep(0.001)
+    finally:
+        aio.set_exception_handler(None)
+    assert said == []

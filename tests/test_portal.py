@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -386,3 +388,153 @@ async def test_a_portal_awaited_by_a_greenlet_that_was_begun_in_a_portal_is_one_
 
     assert await nested(3) == 3
     assert await bridge.spawn(lambda: bridge.await_(nested(3))) == 3
+
+
+@pytest.mark.asyncio
+async def test_a_portal_has_the_state_of_a_coroutine() -> None:
+    @bridge.portal
+    async def unused() -> None: ...
+
+    from bridge._aio.portal import Portal
+
+    async def main() -> None:
+        await asyncio.sleep(0.001)
+
+    p = Portal(main())
+    assert inspect.getcoroutinestate(p) == "CORO_CREATED"
+    task = asyncio.ensure_future(p)
+    await asyncio.sleep(0)
+    assert inspect.getcoroutinestate(p) == "CORO_SUSPENDED"
+    await task
+    assert inspect.getcoroutinestate(p) == "CORO_CLOSED"
+
+
+@pytest.mark.engines("owned")
+def test_anyio_s_task_groups_are_cancelled_under_run() -> None:
+    anyio = pytest.importorskip("anyio")
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep, 1000)
+            group.cancel_scope.cancel()  # before the task has begun
+
+    bridge.run(main)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("first", ["timeout", "cancel"])
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_a_cancellation_in_the_moment_in_which_a_timeout_expires_is_not_lost(
+    first: str, blocks: bool
+) -> None:
+    log: list[Any] = []
+
+    @bridge.portal
+    async def main() -> None:
+        seconds = 0.002
+        with bridge.Timeout(seconds, False):
+            log.append("begun")
+            if blocks:
+                Event().wait()
+            else:
+                await asyncio.sleep(1000)
+        await asyncio.sleep(0.001)
+        log.append("went on")
+
+    task = asyncio.create_task(main())
+    await asyncio.sleep(0)
+    if first == "timeout":
+        # the timer's callback and that which cancels are called in this order
+        asyncio.get_running_loop().call_later(0.0021, task.cancel)
+        time.sleep(0.004)
+    else:
+        time.sleep(0.004)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert log == ["begun"] and task.cancelled()
+
+
+@pytest.mark.asyncio
+async def test_await_in_a_portal_cancels_what_it_has_started() -> None:
+    """DESIGN 4: what await_ itself started is cancelled; in a plain greenlet it sees CancelledError."""
+    seen: list[Any] = []
+
+    async def waits() -> None:
+        try:
+            await asyncio.sleep(1000)
+        except BaseException as e:
+            seen.append(type(e))
+            raise
+
+    def blocking() -> None:
+        with pytest.raises(bridge.Timeout), bridge.Timeout(0.001):
+            bridge.await_(waits())
+
+    @bridge.portal
+    async def main() -> None:
+        blocking()
+
+    await bridge.spawn(blocking)
+    await main()
+    assert seen == [asyncio.CancelledError] * 2
+
+
+@pytest.mark.asyncio
+async def test_an_await_in_an_await_in_a_portal_is_cancelled_from_the_inside_out() -> None:
+    seen: list[Any] = []
+
+    async def inner() -> None:
+        try:
+            await asyncio.sleep(1000)
+        except BaseException as e:
+            await asyncio.sleep(0.001)
+            seen.append(("inner", type(e)))
+            raise
+
+    async def outer() -> None:
+        try:
+            bridge.await_(inner())
+        except BaseException as e:
+            bridge.sleep(0.001)
+            seen.append(("outer", type(e)))
+            raise
+
+    @bridge.portal
+    async def main() -> None:
+        with pytest.raises(bridge.Timeout), bridge.Timeout(0.001):
+            bridge.await_(outer())
+        # a Timeout of the inner one is its own
+        with pytest.raises(bridge.Timeout):
+            bridge.await_(limited())
+        task = asyncio.current_task()
+        assert task is not None and not task.cancelling()
+
+    async def limited() -> None:
+        with bridge.Timeout(0.001):
+            bridge.await_(inner())
+
+    await main()
+    assert seen == [
+        ("inner", asyncio.CancelledError),
+        ("outer", asyncio.CancelledError),
+        ("inner", asyncio.CancelledError),
+    ]
+
+
+@pytest.mark.asyncio
+async def test_what_is_awaited_in_a_portal_and_returns_although_interrupted_hides_no_interruption() -> None:
+    async def stubborn() -> str:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            return "a value"
+        return ""
+
+    @bridge.portal
+    async def main() -> None:
+        with pytest.raises(bridge.Timeout), bridge.Timeout(0.001):
+            bridge.await_(stubborn())
+        await asyncio.sleep(0)
+
+    await main()

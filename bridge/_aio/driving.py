@@ -32,7 +32,7 @@ from bridge._core.engine import Engine
 from bridge._core.waiting import Wait
 
 from .entering import SHOWN
-from .task import REFERENCES, GreenletTask, cancelled, task_of
+from .task import REFERENCES, GreenletTask, cancelled, seen, task_of
 
 __all__ = ["ELSEWHERE", "await_quickly", "drive", "go_on", "wait_for_future"]
 
@@ -159,9 +159,9 @@ def go_on(
 ) -> Any:
     """Wait for what the coroutine has yielded, and take its next steps; return its result.
 
-    :param begun: Three things, taken out of the list, as whoever calls is not to keep them until the coroutine
-        ends: what it has yielded; by what exception the wait for that was ended, if it was begun (else
-        None); and what the coroutine gets, if it was begun and is over (else None).
+    :param begun: Three things, taken out of the list, as whoever calls is not to keep them until the
+        coroutine ends: what it has yielded; by what exception the wait for that was ended, if it was begun
+        (else None); and what the coroutine gets, if it was begun and is over (else None).
     :param shown: whether the loop is shown when this is called. It is hidden when it returns or raises.
     """
     waits_for, interrupted, failed = begun
@@ -212,6 +212,10 @@ def go_on(
                         if waits_for is not None:
                             waits_for.remove_done_callback(wakeup)
                             waits_for.cancel()
+                            # nobody is left who would look at what it ends with: asyncio.gather() may fail
+                            waits_for.add_done_callback(seen)
+                        if interruption is not None:
+                            task._cancel_now = True  # we were to end: that goes before
                         break
                     if interruption is None:
                         interruption = e

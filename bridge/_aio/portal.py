@@ -42,7 +42,7 @@ from .blocking import Blocking, blocking_of
 from .stepping import PortalBase
 from .task import is_stepping
 
-__all__ = ["Portal", "find_portal", "install_task_factory", "portal"]
+__all__ = ["Portal", "depth_here", "find_portal", "install_task_factory", "portal", "raise_in_portal"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,6 +72,11 @@ class Portal(PortalBase, Coroutine[Any, Any, T], Generic[T]):
         self._future: asyncio.Future[None] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._awake = False
+        #: what task.cancelling() was before we cancelled the task to interrupt it; -1: we have not
+        self._cancelling = -1
+        self._depth = 0
+        #: the interruption, and its depth, for which what ``await_`` waits for has been cancelled
+        self._outer: tuple[Any, int] | None = None
         self.thread_ident = get_ident()
         self.aio: Any = None  # the loop, from the first step on
 
@@ -123,27 +128,49 @@ class Portal(PortalBase, Coroutine[Any, Any, T], Generic[T]):
             self._greenlet.parent = runner
         # the task's context, which asyncio has entered for its steps, is the portal's
         self._inside.gr_context = runner.gr_context
-        interruption = self._interruption
-        if interruption is not None:
-            self._interruption = None
-            task = self._task
-            if (
-                type(value) is Thrown
-                and isinstance(value.exception, asyncio.CancelledError)
-                and task is not None
-            ):
-                task.uncancel()  # it was we who cancelled it
-            value = Thrown(interruption() if isinstance(interruption, type) else interruption)
+        if self._interruption is not None:
+            value = self._interrupted(value)
         return value
 
-    def interrupt(self, exception: Any) -> None:
-        """Have ``exception`` raised inside, wherever the task waits: a Timeout's expiry, a kill."""
-        self._interruption = exception
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
-        elif self._future is None and self._task is not None:
-            # only a cancellation makes a task stop waiting; the step turns it into the exception
-            self._task.cancel()
+    def _interrupted(self, value: Any) -> Any:
+        """What is to be sent instead of ``value``, as there is an interruption."""
+        (exception, depth), self._interruption = self._interruption, None
+        cancelling, self._cancelling = self._cancelling, -1
+        if type(value) is Thrown and isinstance(value.exception, asyncio.CancelledError):
+            # that somebody has cancelled the task, in the same moment, is more than that a time is over
+            if cancelling < 0:
+                return value
+            task: Any = self._task
+            if task.uncancel() > cancelling:  # it was we who cancelled it
+                return value
+        if depth < self._depth:
+            # it is for who awaits: what is awaited is cancelled
+            self._outer = exception, depth
+            exception = asyncio.CancelledError
+        return Thrown(exception() if isinstance(exception, type) else exception)
+
+    def interrupt(self, exception: Any, depth: int = 0) -> None:
+        """Have ``exception`` raised inside, wherever the task waits: a Timeout's expiry, a kill.
+
+        ``depth``: what :attr:`depth` was where it is to come out. What is awaited there, by ``await_``, is
+        cancelled, and has ended when it comes out.
+        """
+        self._interruption = exception, depth
+        if self._future is not None:
+            if not self._future.done():
+                self._future.set_result(None)
+        elif self._task is not None:
+            waits_for = getattr(self._task, "_fut_waiter", None)
+            if waits_for is not None and not waits_for.done():
+                # only a cancellation makes a task stop waiting; the step turns it into the exception
+                self._cancelling = self._task.cancelling()
+                self._task.cancel()
+            # else its step is to come, maybe with a cancellation that is somebody else's
+
+    @property
+    def depth(self) -> int:
+        """How many ``await_`` are under way, one inside the other."""
+        return self._depth
 
     def _run(self, message: Any) -> Any:
         # With a frame in Python: while it has none greenlet takes a parked greenlet for one that runs, will
@@ -169,6 +196,20 @@ class Portal(PortalBase, Coroutine[Any, Any, T], Generic[T]):
     def await_here(self, awaitable: Any) -> Any:
         """What ``await awaitable`` would give in the coroutine, for code below it that blocks."""
         steps: Any = awaitable if inspect.iscoroutine(awaitable) else awaitable.__await__()
+        self._depth += 1
+        try:
+            return self._await(steps)
+        finally:
+            self._depth -= 1
+            if self._outer is not None:
+                # what was awaited has ended, in whatever way: the interruption goes on
+                exception, depth = self._outer
+                if depth < self._depth:
+                    raise asyncio.CancelledError from None
+                self._outer = None
+                raise exception from None
+
+    def _await(self, steps: Any) -> Any:
         # a plain iterator, as a future of asyncio gives in Python, takes nothing
         send = getattr(steps, "send", None)
         try:
@@ -261,6 +302,16 @@ class Portal(PortalBase, Coroutine[Any, Any, T], Generic[T]):
         return bool(getattr(self.coroutine, "cr_running", False))
 
     @property
+    def cr_suspended(self) -> bool:
+        """Whether it waits in the middle."""
+        return self._greenlet is not None and not self._finished and not self.cr_running
+
+    @property
+    def cr_origin(self) -> Any:
+        """Where the coroutine was made, if asyncio's debug mode tells."""
+        return getattr(self.coroutine, "cr_origin", None)
+
+    @property
     def cr_await(self) -> Any:
         """What the coroutine awaits."""
         return getattr(self.coroutine, "cr_await", None)
@@ -286,16 +337,23 @@ def find_portal(current: greenlet) -> Portal[Any] | Blocking | None:
     return None
 
 
-def _interrupt_portal(g: greenlet, exception: Any) -> bool:
+def raise_in_portal(g: greenlet, exception: Any, depth: int = 0) -> bool:
+    """In the hub: raise ``exception`` in the portal that ``g`` is in; False if it is in none."""
     found = find_portal(g)
     if not isinstance(found, Portal):
         return False
-    found.interrupt(exception)
+    found.interrupt(exception, depth)
     return True
 
 
+def depth_here() -> int:
+    """How many ``await_`` are under way in the portal where we are, see :meth:`Portal.interrupt`; else 0."""
+    found = find_portal(getcurrent())
+    return found.depth if isinstance(found, Portal) else 0
+
+
 set_portal_finder(find_portal)
-register_interrupter(_interrupt_portal)
+register_interrupter(raise_in_portal)
 
 
 def portal(async_func: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:

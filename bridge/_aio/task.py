@@ -35,7 +35,7 @@ from bridge._core.waiting import Wait
 
 from .entering import Wakeup
 
-__all__ = ["REFERENCES", "GreenletTask", "cancelled", "is_stepping", "raise_inside", "task_of"]
+__all__ = ["REFERENCES", "GreenletTask", "cancelled", "is_stepping", "raise_inside", "seen", "task_of"]
 
 _numbers = count(1)
 
@@ -77,10 +77,12 @@ class _StandIn(Coroutine[Any, Any, Any]):
         raise TypeError("only for a task")
 
 
-def _seen(task: asyncio.Task[Any]) -> None:
-    """An exception is the greenlet's, which has got it: asyncio need not say that nobody has."""
-    if not task.cancelled():
-        asyncio.Task.exception(task)
+def seen(future: asyncio.Future[Any]) -> None:
+    """A callback of a future: asyncio need not say that nobody has got its exception."""
+    if not future.cancelled():
+        # a GreenletTask's own method would make it be waited for
+        ask: Any = asyncio.Task.exception if isinstance(future, asyncio.Task) else type(future).exception
+        ask(future)
 
 
 class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
@@ -178,7 +180,7 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
         if not self._observed:
             self._observed = self.touched = True
             self.real()
-            super().add_done_callback(_seen)
+            super().add_done_callback(seen)
             if self.awaiting is None:
                 self.settle(None, None)
 

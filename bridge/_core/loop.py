@@ -52,8 +52,8 @@ class loop(Engine):
 
             aio = config.aio_loop_factory()
         super().__init__(aio, owned)
-        #: Closes the asyncio loop if we are forgotten, as long as nobody has had it in hand: it has not run (then
-        #: it refers to us, and this to it).
+        #: Closes the asyncio loop if we are forgotten, as long as nobody has had it in hand and it has not
+        #: run (then it refers to us, and this to it).
         self._forgotten: weakref.finalize[[Any, int], Loop] | None = None
         if made:
             self._forgotten = weakref.finalize(self, _close_forgotten, aio, os.getpid())
