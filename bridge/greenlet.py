@@ -177,7 +177,14 @@ class Greenlet(greenlet, Generic[T]):
             function = self._function
             if function is None:
                 function = self._run
-            value = function(*self.args, **self._kwargs)
+            args = self.args
+            if self._kwargs:
+                value = function(*args, **self._kwargs)
+            elif args:
+                value = function(*args)
+            else:
+                # this way a function in Python is called without frames in C, which would be kept while it blocks
+                value = function()
             if type(value) is CoroutineType and _is_async(function):
                 value = await_(value)
         except BaseException as e:
