@@ -48,9 +48,9 @@ from ._core.current import before_the_end
 from ._core.engine import Engine
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub, get_hub_if_exists, hub_local, of_thread
+from ._life import is_async
 from ._threadwait import ThreadWait
 from .event import Event
-from .greenlet import _is_async
 
 __all__ = [
     "Call",
@@ -462,7 +462,7 @@ class WorkerGreenlet(greenlet):
             try:
                 self._before_run_task(func, args, kwargs, call)
                 value = func(*args, **kwargs) if context is None else context.run(func, *args, **kwargs)
-                if type(value) is CoroutineType and _is_async(func):
+                if type(value) is CoroutineType and is_async(func):
                     value = await_(value) if context is None else context.run(await_, value)
             finally:
                 self._after_run_task(func, args, kwargs, call)

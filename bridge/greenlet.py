@@ -21,15 +21,13 @@ import weakref
 from asyncio import CancelledError
 from collections.abc import Callable, Generator
 from contextvars import copy_context
-from functools import partial
 from time import monotonic
-from types import CoroutineType, GenericAlias, TracebackType
+from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.asyncwait import AsyncWait
-from ._aio.awaiting import await_
 from ._calling import begin_if_next
 from ._config import config
 from ._core.engine import parks
@@ -39,6 +37,7 @@ from ._core.loop import loop as Loop
 from ._core.waiting import Link, Wait
 from ._joining import joinall as joinall
 from ._killing import hub_of, is_exception, killall, no_exception, throw_soon
+from ._life import ENDED, LATER, NEW, NO_KWARGS, QUEUED, RUNNING, life
 from ._links import FailureSpawnedLink, SpawnedLink, SuccessSpawnedLink
 from ._origin import Frame, callers, line_of
 from .timeout import Timeout, expired, wait_limited
@@ -48,12 +47,8 @@ __all__ = ["Greenlet", "joinall", "killall"]
 T = TypeVar("T")
 G = TypeVar("G", bound="Greenlet[Any]")
 
-NEW, QUEUED, LATER, RUNNING, ENDED = range(5)
-
 #: Has the greenlet below ended? (``Greenlet.dead`` is true for one killed before it ran, too.)
 _has_ended: Callable[[greenlet], bool] = greenlet.dead.__get__
-
-_NO_KWARGS: dict[str, Any] = {}
 
 _spawn_callbacks: set[Callable[[Any], object]] = set()
 
@@ -168,38 +163,14 @@ class Greenlet(greenlet, Generic[T]):
     else:
         _run = _Run()
 
-    def run(self) -> None:
-        """Call the function and keep the result. Called by the first switch, never directly."""
-        if self._phase == ENDED:  # killed before it could begin, then switched to by hand
-            return
-        self._phase = RUNNING
-        try:
-            function = self._function
-            if function is None:
-                function = self._run
-            args = self.args
-            if self._kwargs:
-                value = function(*args, **self._kwargs)
-            elif args:
-                value = function(*args)
-            else:
-                # this way a function in Python is called without frames in C, which would be kept while it blocks
-                value = function()
-            if type(value) is CoroutineType and _is_async(function):
-                value = await_(value)
-        except BaseException as e:
-            self._failed(e)
-            # The traceback refers to this frame: no cycle through it.
-            del self
-            return
-        self._ended(value)
+    run = life
 
     def _ended(self, value: Any) -> None:
         self.value = value
         self._phase = ENDED
         # nothing that was needed for running is kept
         self.args = ()
-        self._kwargs = _NO_KWARGS
+        self._kwargs = NO_KWARGS
         if self._links is not None:
             self._tell()
 
@@ -224,7 +195,7 @@ class Greenlet(greenlet, Generic[T]):
         finally:
             exception.__traceback__ = tb
             self.args = ()
-            self._kwargs = _NO_KWARGS
+            self._kwargs = NO_KWARGS
 
     def _report(self, exception: BaseException, tb: TracebackType | None) -> None:
         hub: Any = self.parent
@@ -235,7 +206,7 @@ class Greenlet(greenlet, Generic[T]):
     @property
     def kwargs(self) -> dict[str, Any]:
         """The keyword arguments for the function; empty after the end."""
-        return self._kwargs if self._kwargs is not _NO_KWARGS else {}
+        return self._kwargs if self._kwargs is not NO_KWARGS else {}
 
     @property
     def loop(self) -> Loop:
@@ -688,13 +659,6 @@ _do_nothing.__name__ = "_run"
 def _call_spawn_callbacks(g: Any) -> None:
     for callback in tuple(_spawn_callbacks):
         callback(g)
-
-
-def _is_async(func: Any) -> bool:
-    while isinstance(func, partial):
-        func = func.func
-    # an object with an asynchronous __call__, too
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(type(func).__call__)
 
 
 async def _cancel(g: Greenlet[Any], cancelled: CancelledError) -> None:

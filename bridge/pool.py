@@ -37,9 +37,10 @@ from ._core.waiting import Wait, WaitLine
 from ._ends import Ends
 from ._imap import Abandonable, IMap, IMapUnordered
 from ._killing import is_exception, killall
+from ._life import is_async
 from ._links import SpawnedLink
 from .event import Event
-from .greenlet import Greenlet, _is_async
+from .greenlet import Greenlet
 from .lock import DummySemaphore, Semaphore
 from .timeout import Timeout, wait_limited
 
@@ -103,7 +104,7 @@ class GroupMappingMixin:
         if not self._waits_for_itself():
             return self._begin(func, args, kwds).get()  # type: ignore[no-any-return]
         value: Any = func(*_NOTHING if args is None else args, **_NO_NAMES if kwds is None else kwds)
-        if type(value) is CoroutineType and _is_async(func):
+        if type(value) is CoroutineType and is_async(func):
             value = await_(value)  # as a greenlet would
         return value  # type: ignore[no-any-return]
 

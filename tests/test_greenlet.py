@@ -933,6 +933,41 @@ def test_links_and_joiners_of_a_builtin_are_told() -> None:
     assert log == [g]
 
 
+def test_the_end_of_a_builtin_is_told_before_anybody_else_runs() -> None:
+    log: list[Any] = []
+    g = bridge.spawn(log.append, "builtin")
+    bridge.spawn(log.append, "behind it")
+
+    def waits() -> None:
+        bridge.sleep(0)
+        log.append("ready after it")
+
+    bridge.spawn(waits)
+    g.join()
+    log.append("joined")
+    bridge.sleep(0)
+    assert log == ["builtin", "behind it", "joined", "ready after it"]
+
+
+@pytest.mark.parametrize("by", ["super", "class"])
+def test_a_subclass_that_overrides_run_may_call_ours(by: str) -> None:
+    class Mine(Greenlet[Any]):
+        def run(self) -> None:
+            log.append("before")
+            if by == "super":
+                super().run()
+            else:
+                Greenlet.run(self)
+            log.append("after")
+
+    log: list[Any] = []
+    for function in ([7].pop, lambda: 7):
+        g = Mine(function)
+        g.start()
+        assert g.get() == 7 and state(g) == SUCCESS
+    assert log == ["before", "after"] * 2
+
+
 def test_a_raw_greenlet_that_fails_beside_a_starting_builtin_harms_it_not(errors: Errors) -> None:
     def key(x: int) -> int:
         bridge.spawn_raw(fail, ValueError("raw"))
