@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any
 
 from ._core.accelerated import accelerator
@@ -22,13 +22,14 @@ def callers(limit: int, /) -> tuple[Any, ...]:
 
     :param limit: how many callers at the most.
     """
+    if limit > _FAR:
+        limit = _FAR
     found: list[Any] = []
-    frame: FrameType | None = sys._getframe(2) if limit > 0 else None
-    for _ in range(min(limit, _FAR)):
-        if frame is None:
-            break
+    frame = sys._getframe(1).f_back  # not (2), which raises if there is none
+    while frame is not None and limit > 0:
         found += frame.f_code, frame.f_lasti
         frame = frame.f_back
+        limit -= 1
     return tuple(found)
 
 

@@ -1153,6 +1153,13 @@ def test_spawning_stack_says_where_it_was_made() -> None:
     assert "made_here" in "".join(traceback.format_stack(g.spawning_stack))
 
 
+def test_there_is_no_spawning_stack_where_no_function_in_python_made_it(errors: Errors) -> None:
+    made: list[Greenlet[Any]] = []
+    bridge.spawn_raw(made.extend, map(Greenlet, [[].clear]))
+    bridge.sleep(0)
+    assert not errors and [g.spawning_stack for g in made] == [None]
+
+
 def test_spawning_stack_is_as_long_as_the_class_says() -> None:
     class Short(Greenlet[Any]):
         spawning_stack_limit = 1

@@ -67,6 +67,9 @@ class _OfThread(_local):
         # Once in each thread, before anything else is stored: so it is the first to go when the thread ends.
         self.guard = _ThreadEnd()
 
+    def forget(self) -> None:
+        """See HubLocal."""
+
 
 of_thread = _OfThread()
 #: for the attribute ``hub``, which is asked for at every wait
