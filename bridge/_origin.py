@@ -14,13 +14,15 @@ __all__ = ["Frame", "callers", "line_of"]
 _FAR = 32
 
 
-def callers(limit: int, /) -> tuple[Any, ...]:
+def callers(limit: int, like: tuple[Any, ...], /) -> tuple[Any, ...]:
     """Code, offset, code, offset ... of the callers of the current function, the nearest first.
 
     Pairs, since frames would keep the variables of the spawner alive; line numbers (:func:`line_of`) are only
     worked out for who asks.
 
     :param limit: how many callers at the most.
+    :param like: an earlier result, which is given again if it says the same: most greenlets are made in
+        loops, and need not keep a tuple each.
     """
     if limit > _FAR:
         limit = _FAR
@@ -30,7 +32,8 @@ def callers(limit: int, /) -> tuple[Any, ...]:
         found += frame.f_code, frame.f_lasti
         frame = frame.f_back
         limit -= 1
-    return tuple(found)
+    noted = tuple(found)
+    return like if noted == like else noted
 
 
 if (_compiled := accelerator("_stack")) is not None:

@@ -50,6 +50,9 @@ G = TypeVar("G", bound="Greenlet[Any]")
 #: Has the greenlet below ended? (``Greenlet.dead`` is true for one killed before it ran, too.)
 _has_ended: Callable[[greenlet], bool] = greenlet.dead.__get__
 
+#: Where the latest greenlet was made.
+_latest_stack: tuple[Any, ...] = ()
+
 _spawn_callbacks: set[Callable[[Any], object]] = set()
 
 
@@ -113,6 +116,7 @@ class Greenlet(greenlet, Generic[T]):
         return GenericAlias(cls, item)
 
     def __init__(self, run: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> None:
+        global _latest_stack
         hub = hub_local.hub
         if hub is None or hub.loop.probe() is not None:
             hub = get_hub()
@@ -131,7 +135,7 @@ class Greenlet(greenlet, Generic[T]):
             if run is not None:
                 self._run = run  # type: ignore[method-assign]
         self.args = args
-        self._kwargs = kwargs
+        self._kwargs = kwargs or NO_KWARGS
         self.value = None
         self._exception: BaseException | None = None
         self._links: Any = None
@@ -147,7 +151,7 @@ class Greenlet(greenlet, Generic[T]):
                     # not for the main greenlet: each of its children is the root of a tree
                     spawner.spawn_tree_locals = tree  # type: ignore[attr-defined]
             self.spawn_tree_locals = tree
-            self._stack = callers(self.spawning_stack_limit)
+            self._stack = _latest_stack = callers(self.spawning_stack_limit, _latest_stack)
         else:
             self.spawning_greenlet = self.spawn_tree_locals = None
         if config.inherit_context:
@@ -206,7 +210,9 @@ class Greenlet(greenlet, Generic[T]):
     @property
     def kwargs(self) -> dict[str, Any]:
         """The keyword arguments for the function; empty after the end."""
-        return self._kwargs if self._kwargs is not NO_KWARGS else {}
+        if self._kwargs is NO_KWARGS:
+            self._kwargs = {}  # not one for each greenlet that has none
+        return self._kwargs
 
     @property
     def loop(self) -> Loop:

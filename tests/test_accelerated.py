@@ -175,7 +175,7 @@ def test_both_twins_note_the_same_callers() -> None:
     code = """
         from bridge import _origin
         def here(limit):
-            return [x.co_name if hasattr(x, "co_name") else x for x in _origin.callers(limit)]
+            return [x.co_name if hasattr(x, "co_name") else x for x in _origin.callers(limit, ())]
         def inner(limit):
             return here(limit)
         def deep(n, limit):
@@ -190,11 +190,32 @@ def test_both_twins_note_the_same_callers() -> None:
     assert compiled[0] == "[]" and compiled[1].startswith("['inner', ") and compiled[-1].count("deep") == 31
 
 
+@pytest.mark.parametrize("pure", ["", "1"])
+def test_callers_that_are_the_same_are_noted_once(pure: str) -> None:
+    run(
+        """
+        from bridge import _origin
+        def one(like):
+            return _origin.callers(5, like)
+        def other(like):
+            return _origin.callers(5, like)
+        before, notes = (), []
+        for call in (one, one, one, other):
+            before = call(before)
+            notes.append(before)
+        assert notes[0] is notes[1] is notes[2]  # made by the same line
+        assert notes[3] is notes[0]  # called by the same line
+        assert one(notes[0]) != notes[0] and one(list(notes[0])) != notes[0]
+        """,
+        BRIDGE_PURE=pure,
+    )
+
+
 def test_limit_of_callers_must_be_a_number() -> None:
     run("""
         from bridge import _origin
         try:
-            _origin.callers("ten")
+            _origin.callers("ten", ())
         except TypeError:
             pass
         else:
