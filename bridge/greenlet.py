@@ -120,7 +120,7 @@ class Greenlet(greenlet, Generic[T]):
         hub = hub_local.hub
         if hub is None or hub.loop.probe() is not None:
             hub = get_hub()
-        greenlet.__init__(self, None, hub)
+        self.parent = hub  # greenlet.__init__(self, None, hub) would do nothing else
         if run is not None and not callable(run):
             raise TypeError(
                 f"The run argument or self._run must be callable, not {run!r}; pass the function and its "

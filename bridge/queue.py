@@ -17,6 +17,7 @@ import warnings
 from _thread import RLock
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from heapq import heapify, heappop, heappush
 from queue import Empty, Full
 from types import GenericAlias
@@ -568,7 +569,7 @@ class PriorityQueue(Queue[T], plain=True):
         return queue
 
     def _bind(self, items: Any) -> None:
-        self._pop = self._get
+        self._pop = partial(heappop, items) if self._harmless else self._get
         self._push = self._put
 
     def _put(self, item: T) -> None:
@@ -577,6 +578,7 @@ class PriorityQueue(Queue[T], plain=True):
                 heappush(self._items, item)
                 return
             self._harmless = False
+            self._pop = self._get
         with self._comparing:
             heappush(self._items, item)
 
