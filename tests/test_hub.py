@@ -305,6 +305,26 @@ def test_waiter_refuses_two_who_wait_and_a_switch_from_elsewhere() -> None:
     assert g.get() == 1
 
 
+def test_waiting_for_a_waiter_in_the_hub_is_refused(errors: Errors) -> None:
+    get_hub().loop.run_callback(Waiter().get)
+    bridge.sleep(0.001)
+    assert [type(e) for _, e in errors] == [BlockingSwitchOutError]
+
+
+def test_a_greenlet_that_has_switch_out_is_told_when_it_waits_for_a_waiter() -> None:
+    class Told(bridge.Greenlet[int]):
+        def switch_out(self) -> None:
+            told.append(self)
+
+    told: list[Told] = []
+    waiter = Waiter()
+    g = Told(waiter.get)
+    g.start()
+    bridge.sleep(0)
+    get_hub().loop.run_callback(waiter.switch, 7)
+    assert g.get() == 7 and told == [g]
+
+
 def test_a_waiter_whose_greenlet_is_killed_can_be_used_again() -> None:
     waiter = Waiter()
     g = bridge.spawn(waiter.get)

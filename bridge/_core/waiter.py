@@ -79,7 +79,8 @@ class Waiter:
             self.value = value
             self._exception = None
             return
-        self._check_hub("switch")
+        if self.hub is not getcurrent():
+            self._check_hub("switch")
         try:
             waiting.switch(value)
         except BaseException:
@@ -114,12 +115,17 @@ class Waiter:
         if self.greenlet is not None:
             raise ConcurrentObjectUseError(f"This Waiter is already used by {self.greenlet!r}")
         self.greenlet = current = getcurrent()
+        hub = self.hub
         try:
-            if self.hub.loop.probe() is not None and not isinstance(blocking_place(current), Loop):
+            loop = hub.loop
+            if loop.probe() is None:
+                if hub._heir is None and not hasattr(current, "switch_out"):  # the hub itself has one
+                    return loop.park()  # else hub.switch() knows what to do
+            elif not isinstance(blocking_place(current), Loop):
                 # in a portal: who is switched to is the task, by its loop
                 task = self.greenlet = _TaskOfPortal()
                 return task.get()
-            return self.hub.switch()
+            return hub.switch()
         finally:
             self.greenlet = None
 
