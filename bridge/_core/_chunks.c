@@ -17,9 +17,15 @@
    used have never been touched and cost no memory. A chunk that install() did not hand out (the main thread's
    first one, say) is recognised as its slab is not in the table, and goes back to where it came from.
 
-   Slabs that hold a free chunk are in a list. A slab that gets its first free chunk goes to the end of the
-   list and chunks are taken from its head, so that the slabs at the end have time to become empty. EMPTY_KEPT
-   empty slabs are kept, the others are given back to the system.
+   Slabs of which a part is handed out are in a list. A slab that gets its first free chunk goes to the end of
+   the list and chunks are taken from its head, so that the slabs at the end have time to become empty. Empty
+   slabs are in a list of their own, the latest first, and used when the other list is.
+
+   EMPTY_KEPT empty slabs are kept for good, more of them for a while: who has had many greenlets will often
+   have as many again soon, and a page fault for each would cost a quarter of its life. Now and then, when
+   chunks come back, those are given back to the system that have been empty for a second or more; a few at a
+   time, as that takes long. (A process in which no greenlet ends keeps what it has; a thread or a timer for
+   that was not found worth it.)
 
    What is not promised by the interpreter, that only one thread at a time calls us (each subinterpreter may
    have a lock of its own, and a thread state is deleted without any), a spin lock does; nobody ever waits
@@ -37,6 +43,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <time.h>
 #ifndef MAP_ANONYMOUS
 #define MAP_ANONYMOUS MAP_ANON
 #endif
@@ -49,27 +56,36 @@
 #define CHUNK ((size_t)16 * 1024)
 #define SLAB ((size_t)1024 * 1024)
 #define CHUNKS_PER_SLAB (SLAB / CHUNK - 1)
-/* so many empty slabs are kept: 2,000 chunks, of which mostly a single page each has been touched */
+/* so many empty slabs are kept for good: 2,000 chunks, of which mostly a single page each has been touched */
 #define EMPTY_KEPT 32
+/* chunks that come back between two looks for slabs that have been empty for long, and how many go at a time */
+#define LOOK 64
+#define GIVEN_BACK 16
 
 typedef struct chunk {
     struct chunk *next;
 } chunk;
 
 typedef struct slab {
-    struct slab *next, *previous; /* in the list of slabs with a free chunk */
+    struct slab *next, *previous; /* in one of the lists */
     chunk *returned;              /* chunks that came back */
     unsigned fresh;               /* how many chunks at the end of the slab have never been handed out */
     unsigned used;                /* how many are handed out */
+    time_t emptied;               /* in seconds */
 } slab;
+
+typedef struct {
+    slab *first, *last;
+} list;
 
 static PyObjectArenaAllocator original;
 static int installed;
 
 static atomic_flag lock = ATOMIC_FLAG_INIT;
-static slab *first, *last;  /* the list of slabs with a free chunk */
-static size_t empty_slabs;  /* how many of these have no chunk handed out */
-static size_t slabs, used_chunks;
+static list partial, empty;
+static size_t slabs, empty_slabs, used_chunks;
+static unsigned returns; /* chunks that have come back since the last look */
+static time_t now;       /* when that was */
 
 /* The slabs, by address: open addressing, at most half full. */
 static uintptr_t *table;
@@ -161,33 +177,47 @@ forget(uintptr_t address)
 }
 
 static void
-link_last(slab *s)
+link_last(list *l, slab *s)
 {
     s->next = NULL;
-    s->previous = last;
-    if (last != NULL) {
-        last->next = s;
+    s->previous = l->last;
+    if (l->last != NULL) {
+        l->last->next = s;
     }
     else {
-        first = s;
+        l->first = s;
     }
-    last = s;
+    l->last = s;
 }
 
 static void
-unlink_slab(slab *s)
+link_first(list *l, slab *s)
+{
+    s->previous = NULL;
+    s->next = l->first;
+    if (l->first != NULL) {
+        l->first->previous = s;
+    }
+    else {
+        l->last = s;
+    }
+    l->first = s;
+}
+
+static void
+unlink_from(list *l, slab *s)
 {
     if (s->previous != NULL) {
         s->previous->next = s->next;
     }
     else {
-        first = s->next;
+        l->first = s->next;
     }
     if (s->next != NULL) {
         s->next->previous = s->previous;
     }
     else {
-        last = s->previous;
+        l->last = s->previous;
     }
 }
 
@@ -215,9 +245,37 @@ new_slab(void)
     s->fresh = CHUNKS_PER_SLAB;
     s->used = 0;
     slabs++;
-    empty_slabs++;
-    link_last(s);
     return s;
+}
+
+static void
+look_at_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    now = t.tv_sec;
+    returns = 0;
+}
+
+/* Take out some slabs that have been empty for long, linked by ``next``. */
+static slab *
+look_for_old(void)
+{
+    slab *old = NULL;
+    look_at_clock();
+    for (int i = 0; i < GIVEN_BACK && empty_slabs > EMPTY_KEPT; i++) {
+        slab *s = empty.last;
+        if (now - s->emptied < 2) {
+            break;
+        }
+        unlink_from(&empty, s);
+        forget((uintptr_t)s);
+        slabs--;
+        empty_slabs--;
+        s->next = old;
+        old = s;
+    }
+    return old;
 }
 
 static void *
@@ -228,9 +286,19 @@ chunk_alloc(void *context, size_t size)
     }
     void *result = NULL;
     acquire();
-    slab *s = first;
+    slab *s = partial.first;
     if (s == NULL) {
-        s = new_slab();
+        s = empty.first;
+        if (s != NULL) {
+            unlink_from(&empty, s);
+            empty_slabs--;
+        }
+        else {
+            s = new_slab();
+        }
+        if (s != NULL) {
+            link_last(&partial, s);
+        }
     }
     if (s != NULL) {
         if (s->returned != NULL) {
@@ -241,11 +309,9 @@ chunk_alloc(void *context, size_t size)
             result = (char *)s + SLAB - CHUNK * s->fresh;
             s->fresh--;
         }
-        if (s->used++ == 0) {
-            empty_slabs--;
-        }
+        s->used++;
         if (s->returned == NULL && s->fresh == 0) {
-            unlink_slab(s);
+            unlink_from(&partial, s);
         }
         used_chunks++;
     }
@@ -258,30 +324,30 @@ chunk_free(void *context, void *pointer, size_t size)
 {
     if (size == CHUNK) {
         slab *s = (slab *)((uintptr_t)pointer & ~(uintptr_t)(SLAB - 1));
-        slab *gone = NULL;
+        slab *old = NULL;
         acquire();
         if (known((uintptr_t)s)) {
             if (s->returned == NULL && s->fresh == 0) {
-                link_last(s);
+                link_last(&partial, s);
             }
             chunk *c = pointer;
             c->next = s->returned;
             s->returned = c;
             used_chunks--;
             if (--s->used == 0) {
-                if (empty_slabs < EMPTY_KEPT) {
-                    empty_slabs++;
-                }
-                else {
-                    unlink_slab(s);
-                    forget((uintptr_t)s);
-                    slabs--;
-                    gone = s;
-                }
+                unlink_from(&partial, s);
+                s->emptied = now;
+                link_first(&empty, s);
+                empty_slabs++;
+            }
+            if (++returns >= LOOK) {
+                old = look_for_old();
             }
             release();
-            if (gone != NULL) {
-                munmap(gone, SLAB);
+            while (old != NULL) {
+                slab *next = old->next;
+                munmap(old, SLAB);
+                old = next;
             }
             return;
         }
@@ -305,6 +371,7 @@ install(PyObject *module, PyObject *ignored)
         if (pthread_atfork(acquire, release, release) != 0) {
             return PyErr_NoMemory();
         }
+        look_at_clock();
         PyObject_GetArenaAllocator(&original);
         PyObjectArenaAllocator ours = {NULL, chunk_alloc, chunk_free};
         PyObject_SetArenaAllocator(&ours);
@@ -325,9 +392,9 @@ statistics(PyObject *module, PyObject *ignored)
 {
 #ifdef SUPPORTED
     acquire();
-    size_t all = slabs, empty = empty_slabs, used = used_chunks;
+    size_t all = slabs, unused = empty_slabs, used = used_chunks;
     release();
-    return Py_BuildValue("nnn", (Py_ssize_t)all, (Py_ssize_t)empty, (Py_ssize_t)used);
+    return Py_BuildValue("nnn", (Py_ssize_t)all, (Py_ssize_t)unused, (Py_ssize_t)used);
 #else
     return Py_BuildValue("iii", 0, 0, 0);
 #endif
