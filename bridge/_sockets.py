@@ -16,8 +16,9 @@ from functools import partial
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any
 
-from ._core.edges import READ, WRITE, Channel
+from ._core.edges import READ, WRITE, Channel, compiled
 from ._core.errors import BlockingSwitchOutError
+from ._core.waiting import Wait
 from ._names import resolve_address
 from ._sockwait import (
     UNLESS_ALONE,
@@ -547,3 +548,10 @@ def _bytes_of(data: ReadableBuffer) -> memoryview:
     except TypeError:
         # formats of ctypes, or not contiguous
         return memoryview(view.tobytes())
+
+
+if compiled is not None:
+    try:
+        compiled.use_sockets(socket, WaitingSocket, Wait, cancel_wait_ex, BlockingSwitchOutError, _c_socket)
+    except TypeError:
+        pass  # this Python's sockets look otherwise than expected: it works without, slower

@@ -60,6 +60,9 @@ import weakref
 from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
+from .accelerated import accelerator
+from .switching import EngineBase, WaitBase
+
 if TYPE_CHECKING:
     from .engine import Engine
     from .waiting import Wait
@@ -89,7 +92,7 @@ _generation = 0
 class Channel:
     """One open file as its owner and the edges know it. See the theory for the fields."""
 
-    __slots__ = ("drained", "home", "mask", "reader", "ref", "stream", "writer")
+    __slots__ = ("ample", "drained", "home", "mask", "reader", "ref", "stream", "writer")
 
     #: who waits to read and to write; whoever takes a wait out of here and wakes it has ended it
     reader: Wait | None
@@ -102,6 +105,8 @@ class Channel:
         self.drained = self.stream = False
         self.reader = self.writer = self.home = None
         self.mask = 0
+        #: the last message was a long one; only the compiled twin asks
+        self.ample = False
         #: whether a wait is a reason for the loop to go on
         self.ref = True
 
@@ -135,6 +140,7 @@ class Edges:
         "_found",
         "_generation",
         "_last",
+        "_number",
         "channels",
         "epoll",
         "loop_calls",
@@ -144,6 +150,7 @@ class Edges:
 
     def __init__(self, engine: Engine) -> None:
         self.epoll = select_epoll()
+        self._number: int = self.epoll.fileno()  # for the compiled twin; -1 when it is closed
         self.channels: dict[int, Channel] = {}
         self.thread_ident = get_ident()
         self._engine = weakref.ref(engine)
@@ -283,7 +290,10 @@ class Edges:
         engine.add_reader(self.epoll.fileno(), self.look, engine)
 
     def look_again(self, engine: Engine) -> bool:
-        """Look, unless there was not much to find the last time; true if there is work now."""
+        """Look, unless there was not much to find the last time; true if there is work now.
+
+        The compiled twin sleeps, too, where that is certainly right: what Engine._doze() would do next.
+        """
         if self._found > 1:
             self.look(engine)
         return bool(engine.ready)
@@ -324,6 +334,7 @@ class Edges:
             if aio is not None and not aio.is_closed() and self.loop_fd < 0:
                 aio.remove_reader(self.epoll.fileno())
             self.epoll.close()
+            self._number = -1
         for channel in self.channels.values():
             if channel.home is self:
                 channel.home = None
@@ -376,3 +387,13 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+#: The compiled twins, which need those of waits and engines.
+compiled: Any = accelerator("_edges") if hasattr(select, "epoll") else None
+
+if compiled is not None:
+    try:
+        compiled.use_edges(Edges, Channel, WaitBase, EngineBase)
+    except TypeError:
+        compiled = None
