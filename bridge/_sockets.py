@@ -16,6 +16,7 @@ from functools import partial
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any
 
+from ._core.current import hub_local
 from ._core.edges import READ, WRITE, Channel, compiled
 from ._core.errors import BlockingSwitchOutError
 from ._core.waiting import Wait
@@ -552,6 +553,8 @@ def _bytes_of(data: ReadableBuffer) -> memoryview:
 
 if compiled is not None:
     try:
-        compiled.use_sockets(socket, WaitingSocket, Wait, cancel_wait_ex, BlockingSwitchOutError, _c_socket)
+        compiled.use_sockets(
+            socket, WaitingSocket, Wait, hub_local, cancel_wait_ex, BlockingSwitchOutError, _c_socket
+        )
     except TypeError:
         pass  # this Python's sockets look otherwise than expected: it works without, slower

@@ -24,17 +24,20 @@
 /* as in bridge._core.edges and bridge._sockwait */
 #define READ 1
 #define WRITE 2
-#define UNLESS_ALONE 2
 
 /* Attempts at so many bytes keep the GIL. */
 #define LITTLE 65536
+/* After a hasty attempt that was in vain a wait begins without one, after the next that is in vain three, and so on,
+   at most so many: a mask. */
+#define PATIENCE 15
+#define BITS 4
 /* Messages up to this size are better received in a buffer that is at hand, and copied, than in new memory of the size
    that was asked for, most of which is given back. */
 #define SHORT 8192
 
 /* Where the attributes are kept that are slots, of classes in Python and in C. */
 static Py_ssize_t channel_drained, channel_stream, channel_reader, channel_writer, channel_home, channel_mask,
-    channel_ref, channel_ample;
+    channel_ref, channel_ample, channel_patience;
 static Py_ssize_t wait_engine, wait_greenlet, wait_target, wait_woken, wait_queued;
 static Py_ssize_t engine_ready, engine_turns, engine_armed;
 
@@ -484,8 +487,9 @@ static PyMethodDef edges_methods[] = {
 
 static PyTypeObject *waiting_class, *wait_class;
 static Py_ssize_t socket_channel, socket_timeout;
-static PyObject *cancelled_class, *refused_class;
-static PyObject *name_send_rest;
+static PyObject *hub_local, *cancelled_class, *refused_class;
+static PyObject *zero;
+static PyObject *name_hub, *name_loop, *name_send_rest;
 static PyObject *wait_before[1], *socket_before[4];
 
 enum { RECV, RECV_INTO, SEND, SENDALL };
@@ -525,11 +529,8 @@ withdraw(PyObject *channel, Py_ssize_t place, PyObject *wait)
 
 /* WaitingSocket._wait_edge(); 1: waited, 0: for the method in Python, -1: an exception. */
 static int
-wait_edge(PyObject *self, PyObject *channel, int events, PyObject *timeout, int how)
+wait_edge(PyObject *self, PyObject *channel, int events, PyObject *timeout)
 {
-    if (how != 0 && how != UNLESS_ALONE) {
-        return 0;
-    }
     PyObject *wait = PyObject_CallNoArgs((PyObject *)wait_class);
     if (wait == NULL) {
         return -1;
@@ -538,19 +539,6 @@ wait_edge(PyObject *self, PyObject *channel, int events, PyObject *timeout, int 
     PyObject *engine = SLOT(wait, wait_engine);
     if (engine == NULL || !PyObject_TypeCheck(engine, engine_base)) {
         goto end; /* a portal */
-    }
-    if (how == UNLESS_ALONE && *(Py_ssize_t *)((char *)engine + engine_turns) > 0) {
-        PyObject *ready = SLOT(engine, engine_ready);
-        Py_ssize_t waiting = ready == NULL ? 1 : PyObject_Size(ready);
-        if (waiting < 0) {
-            done = -1;
-            goto end;
-        }
-        if (waiting == 0) {
-            --*(Py_ssize_t *)((char *)engine + engine_turns);
-            done = 1;
-            goto end;
-        }
     }
     Py_ssize_t place = events == READ ? channel_reader : channel_writer;
     PyObject *mask = SLOT(channel, channel_mask);
@@ -608,9 +596,9 @@ socket_wait_edge(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         if (PyErr_Occurred()) {
             return NULL;
         }
-        if (events == READ || events == WRITE) {
+        if ((events == READ || events == WRITE) && how == 0) {
             Py_INCREF(channel);
-            int done = wait_edge(self, channel, (int)events, args[1], (int)how);
+            int done = wait_edge(self, channel, (int)events, args[1]);
             Py_DECREF(channel);
             if (done < 0) {
                 return NULL;
@@ -625,7 +613,7 @@ socket_wait_edge(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 
 /* What an operation does before it tries again. `deadline` is 0 until it has waited. 0, or -1 with an exception. */
 static int
-wait_until(PyObject *self, PyObject *channel, int events, int how, double *deadline)
+wait_until(PyObject *self, PyObject *channel, int events, double *deadline)
 {
     PyObject *timeout = SLOT(self, socket_timeout);
     if (timeout == NULL || timeout == Py_None) {
@@ -652,15 +640,11 @@ wait_until(PyObject *self, PyObject *channel, int events, int how, double *deadl
             }
         }
     }
-    int done = wait_edge(self, channel, events, timeout, how);
+    int done = wait_edge(self, channel, events, timeout);
     if (done == 0) {
-        PyObject *args[] = {PyLong_FromLong(events), timeout, PyLong_FromLong(how)};
-        PyObject *result = NULL;
-        if (args[0] != NULL && args[2] != NULL) {
-            result = as_before(wait_before[0], self, args, 3, NULL);
-        }
+        PyObject *args[] = {PyLong_FromLong(events), timeout};
+        PyObject *result = args[0] == NULL ? NULL : as_before(wait_before[0], self, args, 2, NULL);
         Py_XDECREF(args[0]);
-        Py_XDECREF(args[2]);
         done = result == NULL ? -1 : 1;
         Py_XDECREF(result);
     }
@@ -731,12 +715,78 @@ transmit(PyObject *self, const void *buffer, Py_ssize_t size)
 
 #define WOULD_BLOCK (errno == EAGAIN || errno == EWOULDBLOCK)
 
-/* Before an attempt to read; 0, or -1 with an exception. */
+/* Before a wait for something to read: whether an attempt is likely to be the quicker way to find out whether a fast
+   peer has answered. As UNLESS_ALONE, but without the Wait; and if it was in vain the last time, it is for a while.
+   1, 0, or -1 with an exception. */
+static int
+hasty(PyObject *channel)
+{
+    PyObject *patience = SLOT(channel, channel_patience);
+    if (patience != NULL && patience != zero) {
+        long left = PyLong_AsLong(patience);
+        if (left & PATIENCE) {
+            PyObject *less = PyLong_FromLong(left - 1);
+            if (less == NULL) {
+                return -1;
+            }
+            store(channel, channel_patience, less);
+            return 0;
+        }
+    }
+    PyObject *hub = PyObject_GetAttr(hub_local, name_hub);
+    if (hub == NULL) {
+        return -1;
+    }
+    PyObject *engine = hub == Py_None ? Py_NewRef(hub) : PyObject_GetAttr(hub, name_loop);
+    Py_DECREF(hub);
+    if (engine == NULL) {
+        return -1;
+    }
+    int yes = 0;
+    if (PyObject_TypeCheck(engine, engine_base) && *(Py_ssize_t *)((char *)engine + engine_turns) > 0) {
+        PyObject *ready = SLOT(engine, engine_ready);
+        Py_ssize_t waiting = ready == NULL ? 1 : PyObject_Size(ready);
+        if (waiting == 0) {
+            --*(Py_ssize_t *)((char *)engine + engine_turns);
+        }
+        yes = waiting < 0 ? -1 : waiting == 0;
+    }
+    Py_DECREF(engine);
+    return yes;
+}
+
+/* A hasty attempt has been in vain, or not; 0, or -1 with an exception. */
+static int
+learn(PyObject *channel, int in_vain)
+{
+    PyObject *before = SLOT(channel, channel_patience);
+    PyObject *after = zero;
+    if (in_vain && before != NULL) {
+        long most = PyLong_AsLong(before) >> BITS;
+        most = (most << 1 | 1) & PATIENCE;
+        after = PyLong_FromLong(most << BITS | most);
+        if (after == NULL) {
+            return -1;
+        }
+    }
+    else {
+        Py_INCREF(after);
+    }
+    store(channel, channel_patience, after);
+    return 0;
+}
+
+/* Before an attempt to read; 1 if it is a hasty one, else 0, or -1 with an exception. */
 static int
 before_reading(PyObject *self, PyObject *channel, double *deadline)
 {
+    int quick = 0;
     if (SLOT(channel, channel_drained) == Py_True) {
-        if (wait_until(self, channel, READ, UNLESS_ALONE, deadline) < 0) {
+        quick = hasty(channel);
+        if (quick < 0) {
+            return -1;
+        }
+        if (!quick && wait_until(self, channel, READ, deadline) < 0) {
             if (!PyErr_ExceptionMatches(refused_class)) {
                 return -1;
             }
@@ -744,20 +794,26 @@ before_reading(PyObject *self, PyObject *channel, double *deadline)
         }
     }
     store_flag(channel, channel_drained, SLOT(channel, channel_stream) == Py_True);
-    return 0;
+    return quick;
 }
 
 /* After an attempt to read `size` bytes: 1: it is done, 0: once more, -1: an exception. */
 static int
-after_reading(PyObject *self, PyObject *channel, Py_ssize_t n, Py_ssize_t size, double *deadline)
+after_reading(PyObject *self, PyObject *channel, Py_ssize_t n, Py_ssize_t size, int quick, double *deadline)
 {
-    if (n < 0 && n != -2 && WOULD_BLOCK) {
-        return wait_until(self, channel, READ, 0, deadline);
+    int error = errno;
+    int would_block = n == -1 && WOULD_BLOCK;
+    if (quick && n != -2 && learn(channel, would_block) < 0) {
+        return -1;
+    }
+    if (would_block) {
+        return wait_until(self, channel, READ, deadline);
     }
     if (n <= 0 || n >= size) {
         store_flag(channel, channel_drained, 0);
     }
     if (n == -1) {
+        errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
     }
     return n < 0 ? -1 : 1;
@@ -790,7 +846,8 @@ socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     int done;
     do {
         Py_ssize_t n;
-        if (before_reading(self, channel, &deadline) < 0) {
+        int quick = before_reading(self, channel, &deadline);
+        if (quick < 0) {
             done = -1;
             break;
         }
@@ -827,7 +884,7 @@ socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
                 }
             }
         }
-        done = after_reading(self, channel, n, size, &deadline);
+        done = after_reading(self, channel, n, size, quick, &deadline);
     } while (done == 0);
     if (done < 0) {
         Py_CLEAR(data);
@@ -862,7 +919,8 @@ socket_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
     int done;
     Py_ssize_t n = 0;
     do {
-        if (before_reading(self, channel, &deadline) < 0) {
+        int quick = before_reading(self, channel, &deadline);
+        if (quick < 0) {
             done = -1;
             break;
         }
@@ -883,7 +941,7 @@ socket_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
         int error = errno;
         PyBuffer_Release(&view);
         errno = error;
-        done = after_reading(self, channel, n, wanted, &deadline);
+        done = after_reading(self, channel, n, wanted, quick, &deadline);
     } while (done == 0);
     Py_DECREF(channel);
     return done < 0 ? NULL : PyLong_FromSsize_t(n);
@@ -994,6 +1052,7 @@ use_channels(PyTypeObject *channel, PyTypeObject *wait, PyTypeObject *engine)
         {&channel_drained, "drained", T_OBJECT_EX},
         {&channel_stream, "stream", T_OBJECT_EX},
         {&channel_ample, "ample", T_OBJECT_EX},
+        {&channel_patience, "patience", T_OBJECT_EX},
         {&channel_reader, "reader", T_OBJECT_EX},
         {&channel_writer, "writer", T_OBJECT_EX},
         {&channel_home, "home", T_OBJECT_EX},
@@ -1090,18 +1149,18 @@ check_layout(PyTypeObject *type)
 }
 
 PyDoc_STRVAR(use_sockets_doc,
-"use_sockets(socket_class, waiting_class, wait_class, cancelled_class, refused_class, plain_class, /)\n--\n\n"
+"use_sockets(socket_class, waiting_class, wait_class, hub_local, cancelled_class, refused_class, plain_class, /)\n--\n\n"
 "Called once, by bridge._sockets, after use_edges(): the class of cooperative sockets, its base, the class of waits,\n"
-"cancel_wait_ex, BlockingSwitchOutError, and the class of sockets that is written in C. TypeError if these do not\n"
+"where hubs are found, cancel_wait_ex, BlockingSwitchOutError, and the class of sockets that is written in C. TypeError if these do not\n"
 "look as expected.");
 
 static PyObject *
 use_sockets(PyObject *module, PyObject *args)
 {
     PyTypeObject *sockets, *waiting, *wait, *plain;
-    PyObject *cancelled, *refused;
-    if (!PyArg_ParseTuple(args, "O!O!O!OOO!:use_sockets", &PyType_Type, &sockets, &PyType_Type, &waiting, &PyType_Type,
-                          &wait, &cancelled, &refused, &PyType_Type, &plain)) {
+    PyObject *local, *cancelled, *refused;
+    if (!PyArg_ParseTuple(args, "O!O!O!OOOO!:use_sockets", &PyType_Type, &sockets, &PyType_Type, &waiting,
+                          &PyType_Type, &wait, &local, &cancelled, &refused, &PyType_Type, &plain)) {
         return NULL;
     }
     if (channel_class == NULL || !PyType_IsSubtype(wait, wait_base) || !PyType_IsSubtype(sockets, waiting)
@@ -1118,6 +1177,7 @@ use_sockets(PyObject *module, PyObject *args)
         return NULL;
     }
     Py_XSETREF(wait_class, (PyTypeObject *)Py_NewRef(wait));
+    Py_XSETREF(hub_local, Py_NewRef(local));
     Py_XSETREF(cancelled_class, Py_NewRef(cancelled));
     Py_XSETREF(refused_class, Py_NewRef(refused));
     if (replace(waiting, wait_methods, wait_before) < 0 || replace(sockets, socket_methods, socket_before) < 0) {
@@ -1146,7 +1206,11 @@ execute(PyObject *module)
 {
     if (intern(&name_append, "append") < 0 || intern(&name_wake, "wake") < 0 || intern(&name_arm, "arm") < 0
         || intern(&name_edges, "edges") < 0 || intern(&name_block, "block") < 0
-        || intern(&name_send_rest, "_send_rest") < 0) {
+        || intern(&name_send_rest, "_send_rest") < 0 || intern(&name_hub, "hub") < 0
+        || intern(&name_loop, "loop") < 0) {
+        return -1;
+    }
+    if (zero == NULL && (zero = PyLong_FromLong(0)) == NULL) {
         return -1;
     }
 #ifdef __linux__

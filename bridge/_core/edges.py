@@ -92,7 +92,7 @@ _generation = 0
 class Channel:
     """One open file as its owner and the edges know it. See the theory for the fields."""
 
-    __slots__ = ("ample", "drained", "home", "mask", "reader", "ref", "stream", "writer")
+    __slots__ = ("ample", "drained", "home", "mask", "patience", "reader", "ref", "stream", "writer")
 
     #: who waits to read and to write; whoever takes a wait out of here and wakes it has ended it
     reader: Wait | None
@@ -105,8 +105,10 @@ class Channel:
         self.drained = self.stream = False
         self.reader = self.writer = self.home = None
         self.mask = 0
-        #: the last message was a long one; only the compiled twin asks
+        #: only the compiled twin asks: the last message was a long one; whether it is better to be patient than
+        #: to attempt before waiting
         self.ample = False
+        self.patience = 0
         #: whether a wait is a reason for the loop to go on
         self.ref = True
 
