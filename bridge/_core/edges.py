@@ -306,11 +306,15 @@ class Edges:
         channel = channels.get(self._last)
         if channel is not None and channel.ref and (channel.reader is not None or channel.writer is not None):
             return True
-        for fd, channel in reversed(tuple(channels.items())):  # the latest are the most likely ones
-            if channel.ref and (channel.reader is not None or channel.writer is not None):
-                self._last = fd
-                return True
-        return False
+        while True:
+            try:
+                for fd, channel in reversed(channels.items()):  # the latest are the most likely ones
+                    if channel.ref and (channel.reader is not None or channel.writer is not None):
+                        self._last = fd
+                        return True
+                return False
+            except RuntimeError:
+                pass  # another thread has closed one meanwhile
 
     def count(self) -> int:
         """How many wait who are a reason for the loop to go on."""
