@@ -204,9 +204,14 @@ class WholeWritesFileIO(CooperativeFileIO):
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Write all bytes; return the number. Blocks the greenlet."""
+        first: int | None = _FileIO.write(self, data)
+        if type(data) is bytes and first == len(data):
+            return first  # mostly
+        if first is None:
+            self._wait(WRITE)
         with memoryview(data) as view, view.cast("B") as rest:
             size = len(rest)
-            done = 0
+            done = first or 0
             while done < size:
                 with rest[done:] as part:
                     done += super().write(part)

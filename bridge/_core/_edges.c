@@ -978,7 +978,7 @@ send_first(PyObject *self, PyObject *data, Py_ssize_t *sent, Py_ssize_t *size)
 }
 
 PyDoc_STRVAR(send_doc,
-"send($self, data, flags=0, timeout=timeout_default)\n--\n\n"
+"send($self, data, flags=0, timeout=...)\n--\n\n"
 "Send what there is room for; returns the number of bytes, which may be less than all of ``data``.\n\n"
 ":param timeout: seconds, instead of the time limit of the socket; None waits for ever.\n\n"
 "Blocks the greenlet.");

@@ -105,8 +105,7 @@ class Channel:
         self.drained = self.stream = False
         self.reader = self.writer = self.home = None
         self.mask = 0
-        #: only the compiled twin asks: the last message was a long one; whether it is better to be patient than
-        #: to attempt before waiting
+        #: only the compiled twin asks: the last message was a long one; whether attempts before a wait are in vain
         self.ample = False
         self.patience = 0
         #: whether a wait is a reason for the loop to go on
