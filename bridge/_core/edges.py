@@ -105,7 +105,7 @@ class Channel:
         self.drained = self.stream = False
         self.reader = self.writer = self.home = None
         self.mask = 0
-        #: only the compiled twin asks: the last message was a long one; whether attempts before a wait are in vain
+        #: only the compiled twin asks: the last message was long; whether attempts before waits are in vain
         self.ample = False
         self.patience = 0
         #: whether a wait is a reason for the loop to go on
