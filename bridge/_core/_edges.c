@@ -5,9 +5,10 @@
    frequent is done here, and everything else (unusual arguments, portals, a socket that is not registered yet, time
    limits of zero, the rest of a long sendall) by the methods that were replaced.
 
-   The GIL is not given up for an attempt to receive or to send little: it cannot block, and takes some microseconds,
-   while to get the GIL back may take as long as sys.getswitchinterval() where another thread computes. A look at the
-   epoll instance always gives it up, so that the other threads have their turn at least that often. */
+   The GIL is not given up for an attempt to receive little: it cannot block, and takes a microsecond, whereas to get
+   the GIL back may take as long as sys.getswitchinterval() where another thread computes. To send, and to look at the
+   epoll instance, gives it up, however short that is: without these the other threads would wait that long for their
+   turn where greenlets always find something to do. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -25,7 +26,7 @@
 #define READ 1
 #define WRITE 2
 
-/* Attempts at so many bytes keep the GIL. */
+/* An attempt to receive so many bytes keeps the GIL. */
 #define LITTLE 65536
 /* After a hasty attempt that was in vain a wait begins without one, after the next that is in vain three, and so on,
    at most so many: a mask. */
@@ -485,7 +486,7 @@ static PyMethodDef edges_methods[] = {
 
 /* ---- sockets ------------------------------------------------------------------------------------------------ */
 
-static PyTypeObject *waiting_class, *wait_class;
+static PyTypeObject *wait_class;
 static Py_ssize_t socket_channel, socket_timeout;
 static PyObject *hub_local, *cancelled_class, *refused_class;
 static PyObject *zero;
@@ -694,16 +695,11 @@ static Py_ssize_t
 transmit(PyObject *self, const void *buffer, Py_ssize_t size)
 {
     for (;;) {
+        int fd = FD(self);
         Py_ssize_t n;
-        if (size <= LITTLE) {
-            n = send(FD(self), buffer, size, MSG_DONTWAIT);
-        }
-        else {
-            int fd = FD(self);
-            Py_BEGIN_ALLOW_THREADS
-            n = send(fd, buffer, size, MSG_DONTWAIT);
-            Py_END_ALLOW_THREADS
-        }
+        Py_BEGIN_ALLOW_THREADS
+        n = send(fd, buffer, size, MSG_DONTWAIT);
+        Py_END_ALLOW_THREADS
         if (n >= 0 || errno != EINTR) {
             return n;
         }
