@@ -25,6 +25,7 @@
 /* as in bridge._core.edges and bridge._sockwait */
 #define READ 1
 #define WRITE 2
+#define ANEW 1
 
 /* An attempt to receive so many bytes keeps the GIL. */
 #define LITTLE 65536
@@ -177,6 +178,7 @@ now(void)
 #define AT_ONCE 1023
 
 static Py_ssize_t edges_channels, edges_found, edges_last, edges_loop_calls, edges_loop_fd, edges_number;
+static PyTypeObject *edges_class;
 static PyObject *edges_before[2];
 static PyObject *name_owned, *name_shared, *name_asked, *name_asked_before, *name_stopping, *name_before, *name_after,
     *name_on_idle, *name_heap, *name_handle_error, *name_call;
@@ -528,9 +530,43 @@ withdraw(PyObject *channel, Py_ssize_t place, PyObject *wait)
     return 1;
 }
 
+#ifdef __linux__
+
+/* Edges.watch() of a channel that is registered there: have the kernel look anew. 1, 0 (for the method in Python), or -1
+   with an exception. */
+static int
+watch_again(PyObject *self, PyObject *channel, PyObject *edges)
+{
+    if (Py_TYPE(edges) != edges_class) {
+        return 0;
+    }
+    PyObject *number = SLOT(edges, edges_number), *channels = SLOT(edges, edges_channels);
+    if (number == NULL || channels == NULL) {
+        return 0;
+    }
+    PyObject *key = PyLong_FromLong(FD(self));
+    if (key == NULL) {
+        return -1;
+    }
+    PyObject *present = PyDict_GetItemWithError(channels, key);
+    Py_DECREF(key);
+    if (present != channel) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    long mask = PyLong_AsLong(SLOT(channel, channel_mask));
+    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLPRI | (uint32_t)EPOLLET | (mask & READ ? EPOLLIN : 0)
+                                    | (mask & WRITE ? EPOLLOUT : 0)};
+    event.data.fd = FD(self);
+    return epoll_ctl((int)PyLong_AsLong(number), EPOLL_CTL_MOD, FD(self), &event) == 0;
+}
+
+#else
+#define watch_again(self, channel, edges) 0
+#endif
+
 /* WaitingSocket._wait_edge(); 1: waited, 0: for the method in Python, -1: an exception. */
 static int
-wait_edge(PyObject *self, PyObject *channel, int events, PyObject *timeout)
+wait_edge(PyObject *self, PyObject *channel, int events, PyObject *timeout, int anew)
 {
     PyObject *wait = PyObject_CallNoArgs((PyObject *)wait_class);
     if (wait == NULL) {
@@ -554,6 +590,12 @@ wait_edge(PyObject *self, PyObject *channel, int events, PyObject *timeout)
     Py_DECREF(edges); /* the engine has it */
     if (SLOT(channel, channel_home) != edges) {
         goto end;
+    }
+    if (anew) {
+        done = watch_again(self, channel, edges);
+        if (done <= 0) {
+            goto end;
+        }
     }
     store(channel, place, Py_NewRef(wait));
     PyObject *woken = timeout == Py_None ? PyObject_CallMethodNoArgs(wait, name_block)
@@ -597,9 +639,9 @@ socket_wait_edge(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         if (PyErr_Occurred()) {
             return NULL;
         }
-        if ((events == READ || events == WRITE) && how == 0) {
+        if ((events == READ || events == WRITE) && (how == 0 || how == ANEW)) {
             Py_INCREF(channel);
-            int done = wait_edge(self, channel, (int)events, args[1]);
+            int done = wait_edge(self, channel, (int)events, args[1], how == ANEW);
             Py_DECREF(channel);
             if (done < 0) {
                 return NULL;
@@ -641,7 +683,7 @@ wait_until(PyObject *self, PyObject *channel, int events, double *deadline)
             }
         }
     }
-    int done = wait_edge(self, channel, events, timeout);
+    int done = wait_edge(self, channel, events, timeout, 0);
     if (done == 0) {
         PyObject *args[] = {PyLong_FromLong(events), timeout};
         PyObject *result = args[0] == NULL ? NULL : as_before(wait_before[0], self, args, 2, NULL);
@@ -1108,6 +1150,7 @@ use_edges(PyObject *module, PyObject *args)
     if (find_places(edges, of_edges) < 0 || replace(edges, edges_methods, edges_before) < 0) {
         return NULL;
     }
+    Py_XSETREF(edges_class, (PyTypeObject *)Py_NewRef(edges));
 #endif
     Py_RETURN_NONE;
 }
