@@ -13,6 +13,7 @@ import os
 import socket as __socket__
 from collections.abc import Iterable
 from functools import partial
+from operator import index
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any
 
@@ -272,6 +273,8 @@ class socket(WaitingSocket):
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """Receive up to ``bufsize`` bytes; none at the end of the connection. Blocks the greenlet."""
+        if type(bufsize) is not int:
+            bufsize = index(bufsize)  # to compare with it
         channel = self._channel
         deadline = None
         while True:
@@ -304,6 +307,8 @@ class socket(WaitingSocket):
 
         Blocks the greenlet.
         """
+        if type(nbytes) is not int:
+            nbytes = index(nbytes)
         channel = self._channel
         deadline = None
         while True:

@@ -229,3 +229,34 @@ def test_limit_of_callers_must_be_a_number() -> None:
         else:
             raise AssertionError
     """)
+
+
+def test_sockets_that_are_made_otherwise_are_left_as_they_are() -> None:
+    run("""
+        import _socket
+        from bridge._core import _edges, current, errors, waiting
+        from bridge._sockwait import cancel_wait_ex
+        class Plain(_socket.socket):
+            def fileno(self):
+                return super().fileno() + 100
+        class Waiting(Plain):
+            __slots__ = ("_channel", "_timeout")
+            def _wait_edge(self): pass
+        class Socket(Waiting):
+            def recv(self): pass
+            recv_into = send = sendall = recv
+        before = Waiting._wait_edge, Socket.recv
+        try:
+            _edges.use_sockets(Socket, Waiting, waiting.Wait, current.hub_local, cancel_wait_ex,
+                errors.BlockingSwitchOutError, Plain)
+        except TypeError:
+            pass
+        else:
+            raise AssertionError
+        assert (Waiting._wait_edge, Socket.recv) == before
+        a, b = bridge.socket.socketpair()
+        reader = bridge.spawn(a.recv, 10)
+        bridge.sleep(0)
+        b.sendall(b"x")
+        assert reader.get() == b"x"
+    """)

@@ -93,6 +93,119 @@ def test_recv_into_of_all_sizes(pair: Pair) -> None:
             left -= a.recv_into(memoryview(bytearray(64)).cast("I"), 3)
 
 
+def test_long_and_short_messages_take_turns(pair: Pair) -> None:
+    a, b = pair
+    bridge.spawn(echo, b)
+    for size in (1, 8191, 8192, 8193, 3, 65535, 65536, 65537, 2, 200_000, 5, 5, 70_000, 1) * 3:
+        message = os.urandom(size)
+        sender = bridge.spawn(a.sendall, message)
+        received = []
+        while sum(map(len, received)) < size:
+            received.append(a.recv(65536))
+        sender.get(timeout=5)
+        assert b"".join(received) == message
+        kept = received[0]
+        a.sendall(b"?" * len(kept))
+        left = len(kept)
+        while left:
+            left -= a.recv_into(bytearray(10_000))
+        assert message.startswith(kept)  # nothing has been written over
+
+
+def test_a_peer_may_be_slow_for_long_and_then_quick(pair: Pair) -> None:
+    a, b = pair
+    echoing = bridge.spawn(echo, b)
+    for _ in range(100):
+        a.sendall(b"slow")
+        assert a.recv(100) == b"slow"
+    echoing.kill()
+    for _ in range(100):
+        b.sendall(b"quick")
+        assert a.recv(100) == b"quick"
+    reader = bridge.spawn(a.recv, 100)
+    bridge.sleep(0)
+    b.sendall(b"slow")
+    assert reader.get(timeout=5) == b"slow"
+
+
+class Index:
+    def __index__(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.recv(),
+        lambda s: s.recv(-1),
+        lambda s: s.recv(-(2**70)),
+        lambda s: s.recv(2**70),
+        lambda s: s.recv(1.5),
+        lambda s: s.recv("1"),
+        lambda s: s.recv(1, 0, 0),
+        lambda s: s.recv(*range(20)),
+        lambda s: s.recv(bufsize=1),
+        lambda s: s.recv(0),
+        lambda s: s.recv(True),
+        lambda s: s.recv(Index()),
+        lambda s: s.recv(2, std.MSG_PEEK),
+        lambda s: s.recv_into(bytearray(2), 3),
+        lambda s: s.recv_into(bytearray(2), -1),
+        lambda s: s.recv_into(bytearray(2), 2**70),
+        lambda s: s.recv_into(bytearray(4), Index()),
+        lambda s: s.recv_into(b"constant"),
+        lambda s: s.recv_into(5),
+        lambda s: s.recv_into(),
+        lambda s: s.recv_into(bytearray()),
+        lambda s: s.recv_into(memoryview(bytearray(8))[::2]),
+        lambda s: s.recv_into(buffer=bytearray(2), nbytes=1),
+        lambda s: s.recv_into(bytearray(8), flags=std.MSG_PEEK),
+        lambda s: s.send("text"),
+        lambda s: s.send(),
+        lambda s: s.send(b""),
+        lambda s: s.send(memoryview(bytes(8))[::2]),
+        lambda s: s.sendall(5),
+        lambda s: s.sendall(memoryview(bytes(8))[::2]),
+        lambda s: s.sendall(b""),
+        lambda s: s.sendall(bytearray(b"xyz")),
+        lambda s: s.sendall(b"xyz", std.MSG_DONTWAIT),
+    ],
+)
+def test_arguments_are_those_of_the_standard_class(call: Any) -> None:
+    results: list[Any] = []
+    for pair in (std.socketpair(), socket.socketpair()):
+        with pair[0] as a, pair[1] as b:
+            b.sendall(b"something")
+            try:
+                results.append(call(a))
+            except Exception as e:
+                results.append(type(e))
+            assert a.recv(100)[-4:] == b"hing"  # whatever the error was, it concerns that call only
+    assert results[0] == results[1]
+
+
+def test_other_threads_have_their_turn_while_greenlets_always_find_something_to_do() -> None:
+    busy = True
+
+    def play(sock: socket.socket, begin: bool) -> None:
+        if begin:
+            sock.sendall(b"x")
+        while busy:
+            sock.sendall(sock.recv(10))
+
+    pairs = [socket.socketpair() for _ in range(5)]
+    players = [bridge.spawn(play, sock, sock is pair[0]) for pair in pairs for sock in pair]
+    try:
+        pool = bridge.get_hub().threadpool
+        assert [pool.apply(divmod, (i, 3)) for i in range(20)] == [divmod(i, 3) for i in range(20)]
+    finally:
+        busy = False
+        bridge.killall(players)
+        for pair in pairs:
+            pair[0].close()
+            pair[1].close()
+
+
 def test_the_end_is_seen_after_a_short_read(pair: Pair) -> None:
     a, b = pair
     waited(a, b)

@@ -963,16 +963,16 @@ socket_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
             break;
         }
         Py_buffer view; /* not to be held while we wait */
-        if (PyObject_GetBuffer(args[0], &view, PyBUF_WRITABLE) < 0) {
-            store_flag(channel, channel_drained, 0);
-            done = -1;
-            break;
-        }
-        if (size > view.len || view.len == 0) {
+        int usable = PyObject_GetBuffer(args[0], &view, PyBUF_WRITABLE) == 0;
+        if (usable && (size > view.len || view.len == 0)) {
             PyBuffer_Release(&view);
+            usable = 0;
+        }
+        if (!usable) { /* it knows the error, or receives nothing */
+            PyErr_Clear();
             store_flag(channel, channel_drained, 0);
             Py_DECREF(channel);
-            return as_before(socket_before[RECV_INTO], self, args, nargs, kwnames); /* an error, or nothing */
+            return as_before(socket_before[RECV_INTO], self, args, nargs, kwnames);
         }
         Py_ssize_t wanted = size == 0 ? view.len : size;
         n = receive(self, view.buf, wanted);
