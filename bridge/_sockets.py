@@ -278,7 +278,7 @@ class socket(WaitingSocket):
         channel = self._channel
         deadline = None
         while True:
-            if channel.drained and not flags:  # see bridge._core.edges
+            if channel.drained and not flags and bufsize > 0:  # see bridge._core.edges
                 if self._timeout is None:
                     try:
                         self._wait_edge(READ, None, UNLESS_ALONE)
@@ -307,12 +307,12 @@ class socket(WaitingSocket):
 
         Blocks the greenlet.
         """
-        if type(nbytes) is not int:
-            nbytes = index(nbytes)
+        room = memoryview(buffer).nbytes
+        wanted = index(nbytes) or room
         channel = self._channel
         deadline = None
         while True:
-            if channel.drained and not flags:  # see bridge._core.edges
+            if channel.drained and not flags and 0 < wanted <= room:  # see bridge._core.edges
                 if self._timeout is None:
                     try:
                         self._wait_edge(READ, None, UNLESS_ALONE)
@@ -330,8 +330,7 @@ class socket(WaitingSocket):
                 channel.drained = False
                 raise
             else:
-                # len() of a buffer of larger items is too small: no harm in that
-                if size >= (nbytes or len(buffer)) or flags or not size:  # type: ignore[arg-type]
+                if size >= wanted or flags or not size:
                     channel.drained = False
                 return size
             # not in the handler: what the wait ends with has nothing to do with that error

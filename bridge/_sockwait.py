@@ -212,4 +212,5 @@ class WaitingSocket(_Socket):
             hub = hub_local.hub
             if hub is not None and hub.loop is not None:
                 hub.loop.closing_fd(fd)
+            channel.drained = False  # the next attempt is to see the error
             channel.release(READ | WRITE)

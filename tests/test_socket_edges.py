@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import gc
 import os
@@ -182,6 +183,48 @@ def test_arguments_are_those_of_the_standard_class(call: Any) -> None:
                 results.append(type(e))
             assert a.recv(100)[-4:] == b"hing"  # whatever the error was, it concerns that call only
     assert results[0] == results[1]
+
+
+def test_what_asks_for_nothing_does_not_wait(pair: Pair) -> None:
+    a, b = pair
+    a.settimeout(10)
+    for nothing in (lambda: a.recv(0), lambda: a.recv_into(bytearray())):
+        waited(a, b)
+        bridge.spawn(int)  # somebody else is ready: an attempt is not the quickest way
+        assert not nothing()
+    for call in (
+        lambda: a.recv(-1),
+        lambda: a.recv_into(bytearray(1), -1),
+        lambda: a.recv_into(bytearray(), 2),
+    ):
+        waited(a, b)
+        bridge.spawn(int)
+        with pytest.raises(ValueError):
+            call()
+
+
+def test_a_closed_socket_says_so_after_a_short_read(pair: Pair) -> None:
+    a, b = pair
+    waited(a, b)
+    a.close()
+    for call in (
+        lambda: a.recv(1),
+        lambda: a.recv_into(bytearray(1)),
+        lambda: a.send(b"x"),
+        lambda: a.sendall(b"x"),
+    ):
+        bridge.spawn(int)
+        with pytest.raises(OSError) as caught:
+            call()
+        assert caught.value.errno == errno.EBADF
+
+
+def test_a_buffer_need_not_have_a_length(pair: Pair) -> None:
+    a, b = pair
+    buffer = ctypes.c_int()
+    b.sendall(bytes(ctypes.c_int(7)))
+    assert a.recv_into(buffer) == len(bytes(buffer))
+    assert buffer.value == 7
 
 
 def test_other_threads_have_their_turn_while_greenlets_always_find_something_to_do() -> None:

@@ -931,6 +931,21 @@ socket_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     return data;
 }
 
+/* A view of a buffer that has room for `size` bytes (0: for some), which is to be released; 0: it is none of these. */
+static int
+get_room(PyObject *buffer, Py_ssize_t size, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) < 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (view->len == 0 || size > view->len) {
+        PyBuffer_Release(view);
+        return 0;
+    }
+    return 1;
+}
+
 PyDoc_STRVAR(recv_into_doc,
 "recv_into($self, buffer, nbytes=0, flags=0)\n--\n\n"
 "Receive up to ``nbytes`` bytes (0: what fits) into ``buffer``; returns how many.\n\n"
@@ -957,22 +972,24 @@ socket_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
     int done;
     Py_ssize_t n = 0;
     do {
+        Py_buffer view;
+        /* looked at before a wait, too, but not to be held meanwhile */
+        if (SLOT(channel, channel_drained) == Py_True) {
+            if (!get_room(args[0], size, &view)) {
+                done = 0;
+                break;
+            }
+            PyBuffer_Release(&view);
+        }
         int quick = before_reading(self, channel, &deadline);
         if (quick < 0) {
             done = -1;
             break;
         }
-        Py_buffer view; /* not to be held while we wait */
-        int usable = PyObject_GetBuffer(args[0], &view, PyBUF_WRITABLE) == 0;
-        if (usable && (size > view.len || view.len == 0)) {
-            PyBuffer_Release(&view);
-            usable = 0;
-        }
-        if (!usable) { /* it knows the error, or receives nothing */
-            PyErr_Clear();
+        if (!get_room(args[0], size, &view)) {
             store_flag(channel, channel_drained, 0);
-            Py_DECREF(channel);
-            return as_before(socket_before[RECV_INTO], self, args, nargs, kwnames);
+            done = 0;
+            break;
         }
         Py_ssize_t wanted = size == 0 ? view.len : size;
         n = receive(self, view.buf, wanted);
@@ -982,6 +999,9 @@ socket_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
         done = after_reading(self, channel, n, wanted, quick, &deadline);
     } while (done == 0);
     Py_DECREF(channel);
+    if (done == 0) { /* it knows the error, or receives nothing */
+        return as_before(socket_before[RECV_INTO], self, args, nargs, kwnames);
+    }
     return done < 0 ? NULL : PyLong_FromSsize_t(n);
 }
 
