@@ -147,6 +147,8 @@ class WaitingSocket(_Socket):
         elif channel.home is edges and not events & ~channel.mask and not anew:
             return wait.block(timeout)
         fd = _c_fileno(self)
+        if fd < 0:
+            raise cancel_wait_ex()  # by another thread, since the attempt
         if edges is not None:
             at_home = channel.home is edges
             if edges.watch(fd, channel, events, wait):

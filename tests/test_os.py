@@ -508,3 +508,20 @@ def test_the_module_mirrors_the_real_one() -> None:
     exec("from bridge.os import *", names)
     assert set(names) - {"__builtins__"} == set(os.__all__) == set(os.__implements__) | set(os.__extensions__)
     assert bridge.fork is os.fork
+
+
+FORK_WHILE_MAKING = """
+import os, bridge
+bridge.sleep(0)
+half = bridge.Greenlet.__new__(bridge.Greenlet)  # as another thread may have got
+pid = os.fork()
+if not pid:
+    bridge.sleep(0.001)
+    os._exit(3)
+print(os.waitpid(pid, 0)[1] >> 8)
+"""
+
+
+@both_loops
+def test_fork_while_another_thread_makes_a_greenlet(kind: str) -> None:
+    assert run_script(FORK_WHILE_MAKING, kind) == ["3"]

@@ -219,6 +219,14 @@ def test_a_closed_socket_says_so_after_a_short_read(pair: Pair) -> None:
         assert caught.value.errno == errno.EBADF
 
 
+def test_a_wait_for_a_socket_that_another_thread_has_just_closed_is_an_error(pair: Pair) -> None:
+    a, _b = pair
+    a.close()
+    with pytest.raises(OSError) as caught:
+        a._wait_edge(1, 10)  # as after an attempt, before which it was open
+    assert caught.value.errno == errno.EBADF
+
+
 def test_a_buffer_need_not_have_a_length(pair: Pair) -> None:
     a, b = pair
     buffer = ctypes.c_int()

@@ -9,6 +9,7 @@ child gets a new hub greenlet too, and the greenlets get it as their parent.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -66,11 +67,15 @@ def _replace(hub: Hub) -> Hub:
     new.__dict__["run"] = lambda *_: type(new).run(new)
     new.parent = _root(getcurrent())
     for obj in all_greenlets():
-        if not isinstance(obj, Hub) and not obj.dead and obj.parent is hub:
+        # not obj.dead: another thread may have been about to make it
+        if not isinstance(obj, Hub) and not _has_ended(obj) and obj.parent is hub:
             obj.parent = new
     hub_local.hub = new
     hub._heir = new
     return new
+
+
+_has_ended: Callable[[greenlet], bool] = greenlet.dead.__get__
 
 
 def _root(g: greenlet) -> greenlet:
