@@ -14,6 +14,10 @@ has failed with EAGAIN; ``_wait_for`` needs no attempt, and costs a system call.
 where a second object for the same fd is waited for, the wait goes through the poller like that of a bare
 number.
 
+*Compiled.* What each message goes through, :meth:`WaitingSocket._wait_edge` and four methods of the socket,
+has twins in ``_core/_edges.c``, which replace these methods where they are built. They do the frequent cases
+and call what they have replaced for all others, so that those here are never out of use.
+
 *Closing.* ``_channel.reader`` and ``_channel.writer`` are who waits, one each. Whoever closes or shuts down
 the socket takes them out and wakes them; a waiter that does not find itself there any more raises
 :class:`cancel_wait_ex`. That works from any thread.
