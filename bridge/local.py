@@ -13,9 +13,9 @@ How it is built, because the obvious ways are either slow or wrong:
 - The values live with the local, so a cycle through a value back to its local is collected. A `_Home`
   in the greenlet's own dictionary removes them when the greenlet is freed, whatever kind of greenlet it
   is; those that have ``rawlink`` also tell when they end.
-- A plain ``local()`` is an instance of a hidden subclass whose ``__getattribute__`` and ``__setattr__``
-  are *slots*: they hold functions that belong to the one instance and have its dictionary in a closure.
-  That saves reading the instance's state at each access, a third of the whole cost.
+- Only the first use of a local in a greenlet, and whatever ends, is dealt with here. Looking attributes up
+  is all in `LocalBase`, which has a compiled twin in *bridge/_core/_local.c*; the one here is used where that
+  is not built.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from __future__ import annotations
 from _thread import _local as _thread_local
 from collections.abc import Callable
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from greenlet import getcurrent as _getcurrent
 
+from ._core.accelerated import accelerator
 from ._core.waiting import Link
 
 __all__ = ["local"]
@@ -44,12 +45,12 @@ class _State:
     """What one local has in every greenlet: its values by greenlet key, and the arguments of __init__."""
 
     __slots__ = ("__weakref__", "args", "data_names", "dicts", "kwargs", "owner")
+    data_names: dict[str, bool]  # see _data_names; only where LocalBase is not compiled
 
     def __init__(self, owner: local, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.owner = ref(owner)
         self.args = args
         self.kwargs = kwargs
-        self.data_names = _data_names(type(owner))
         self.dicts: dict[str, _Values] = {}
 
 
@@ -155,30 +156,7 @@ def _home_of(greenlet: Any) -> _Home:
     return home
 
 
-_data_names_of: WeakKeyDictionary[type, set[str]] = WeakKeyDictionary()
-
-
-def _data_names(cls: type) -> set[str]:
-    """The names of the data descriptors (slots, properties …) of *cls*: these come before the values."""
-    names = _data_names_of.get(cls)
-    if names is None:
-        names = {name for base in cls.__mro__ for name in vars(base) if _is_data_descriptor(cls, name)}
-        # Not in the class when a subclass defines __slots__, and never to be stored as a value.
-        names.add("__dict__")
-        _data_names_of[cls] = names
-    return names
-
-
-def _is_data_descriptor(cls: type, name: str) -> bool:
-    for base in cls.__mro__:
-        namespace = vars(base)
-        if name in namespace:
-            kind = type(namespace[name])
-            return hasattr(kind, "__set__") or hasattr(kind, "__delete__")
-    return False
-
-
-def _values_of(obj: local) -> _Values:
+def _values_of(obj: LocalBase) -> _Values:
     """The current greenlet's values of *obj*; calls ``__init__`` if this greenlet has none yet."""
     state = _state_of(obj)
     greenlet = _current()
@@ -197,49 +175,50 @@ def _values_of(obj: local) -> _Values:
     return values
 
 
-def _no_attribute(obj: local, name: str) -> AttributeError:
+def _no_attribute(obj: LocalBase, name: str) -> AttributeError:
     return AttributeError(f"{type(obj).__name__!r} object has no attribute {name!r}", name=name, obj=obj)
 
 
-def _read_only(obj: local, name: str) -> AttributeError:
+def _read_only(obj: LocalBase, name: str) -> AttributeError:
     text = f"{type(obj).__name__!r} object attribute {name!r} is read-only"
     return AttributeError(text, name=name, obj=obj)
 
 
-class local:
-    """An object whose attributes each greenlet has for itself.
+_data_names_of: WeakKeyDictionary[type, dict[str, bool]] = WeakKeyDictionary()
 
-    ``local()`` takes no arguments; a subclass that defines ``__init__`` takes whatever that does, and
-    ``__init__`` is called again, with the same arguments, the first time each further greenlet uses the
-    object. Class attributes, properties, methods and ``__slots__`` of a subclass are shared by all
-    greenlets; ``__dict__`` is the current greenlet's own dictionary and cannot be replaced.
-    ``copy.copy()`` makes a new local of the same class with the current greenlet's values.
 
-    A greenlet's values are dropped when the greenlet ends (a raw greenlet: when it is freed) or when the
-    local is freed, whichever comes first. Raises `TypeError` for arguments that no ``__init__`` takes.
-    Never blocks by itself; may be used from any greenlet, thread or coroutine.
+def _data_names(cls: type) -> dict[str, bool]:
+    """The names of the data descriptors (slots, properties …) of *cls*, which are asked before the values.
+
+    With each, whether it is asked for the value as well: one without ``__get__`` is passed over in reading.
     """
+    names = _data_names_of.get(cls)
+    if names is None:
+        names = {}
+        for name in {name for base in cls.__mro__ for name in vars(base)}:
+            _note_data_name(cls, name, names)
+        # Not in the class when a subclass defines __slots__, and never to be stored as a value.
+        names["__dict__"] = True
+        _data_names_of[cls] = names
+    return names
 
-    __slots__ = ("__weakref__", "_local__state")
-    _local__state: _State
 
-    def __new__(cls, /, *args: Any, **kwargs: Any) -> local:
-        if (args or kwargs) and cls.__init__ is object.__init__:
-            raise TypeError(
-                f"Initialization arguments are not supported: {cls.__name__}() got "
-                f"{args!r} {kwargs!r}; define __init__ in a subclass to take them"
-            )
-        real_cls = _PlainLocal if cls is local else cls
-        self = object.__new__(real_cls)
-        state = _State(self, args, kwargs)
-        _set_state(self, state)
-        # Not isinstance(): that reads self.__class__, a first use, which would call __init__.
-        if issubclass(real_cls, _PlainLocal):
-            _install_access(self, state)
-        greenlet = _current()
-        # Registered before the interpreter calls __init__, which may already use the attributes.
-        _home_of(greenlet).add(state, greenlet)
-        return self
+def _note_data_name(cls: type, name: str, names: dict[str, bool]) -> bool:
+    for base in cls.__mro__:
+        namespace = vars(base)
+        if name in namespace:
+            kind = type(namespace[name])
+            if not (hasattr(kind, "__set__") or hasattr(kind, "__delete__")):
+                return False
+            names[name] = hasattr(kind, "__get__")
+            return True
+    return False
+
+
+class LocalBase:
+    """Access to the attributes of a local."""
+
+    __slots__ = ("__weakref__", "_local__dicts", "_local__state")
 
     def __getattribute__(self, name: str) -> Any:
         state = _state_of(self)
@@ -247,7 +226,7 @@ class local:
             values = state.dicts[_current()._bridge_local]
         except (KeyError, AttributeError):
             values = _values_of(self)
-        if name in state.data_names:
+        if name in state.data_names and state.data_names[name]:  # noqa: RUF019 (a call costs more)
             return values if name == "__dict__" else object.__getattribute__(self, name)
         if name in values:
             return values[name]
@@ -267,8 +246,9 @@ class local:
             values[name] = value
 
     def __delattr__(self, name: str) -> None:
+        state = _state_of(self)
         values = _values_of(self)
-        if name in _state_of(self).data_names or (name not in values and _learn_data_name(self, name)):
+        if name in state.data_names or (name not in values and _learn_data_name(self, name)):
             if name == "__dict__":
                 raise _read_only(self, name)
             object.__delattr__(self, name)
@@ -276,6 +256,58 @@ class local:
             del values[name]
         else:
             raise _no_attribute(self, name)
+
+
+def _learn_data_name(obj: LocalBase, name: str) -> bool:
+    # The class may have got a property after its names were collected; ask it before the first store.
+    if not isinstance(name, str):
+        raise TypeError(f"attribute name must be string, not {type(name).__name__!r}")
+    return _note_data_name(type(obj), name, _state_of(obj).data_names)
+
+
+_compiled = accelerator("_local")
+if not TYPE_CHECKING and _compiled is not None:
+    LocalBase = _compiled.LocalBase
+    _compiled.use_locals(_values_of, _no_attribute, _read_only)
+
+# To reach what is in the slots without a look at the values.
+_state_of: Callable[[LocalBase], _State] = LocalBase.__dict__["_local__state"].__get__
+_set_state: Callable[[LocalBase, _State], None] = LocalBase.__dict__["_local__state"].__set__
+_set_dicts: Callable[[LocalBase, dict[str, _Values]], None] = LocalBase.__dict__["_local__dicts"].__set__
+
+
+class local(LocalBase):
+    """An object whose attributes each greenlet has for itself.
+
+    ``local()`` takes no arguments; a subclass that defines ``__init__`` takes whatever that does, and
+    ``__init__`` is called again, with the same arguments, the first time each further greenlet uses the
+    object. Class attributes, properties, methods and ``__slots__`` of a subclass are shared by all
+    greenlets; ``__dict__`` is the current greenlet's own dictionary and cannot be replaced.
+    ``copy.copy()`` makes a new local of the same class with the current greenlet's values.
+
+    A greenlet's values are dropped when the greenlet ends (a raw greenlet: when it is freed) or when the
+    local is freed, whichever comes first. Raises `TypeError` for arguments that no ``__init__`` takes.
+    Never blocks by itself; may be used from any greenlet, thread or coroutine.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> local:
+        if (args or kwargs) and cls.__init__ is object.__init__:
+            raise TypeError(
+                f"Initialization arguments are not supported: {cls.__name__}() got "
+                f"{args!r} {kwargs!r}; define __init__ in a subclass to take them"
+            )
+        self = object.__new__(cls)
+        state = _State(self, args, kwargs)
+        if _compiled is None:
+            state.data_names = _data_names(cls)
+        _set_state(self, state)
+        _set_dicts(self, state.dicts)
+        greenlet = _current()
+        # Registered before the interpreter calls __init__, which may already use the attributes.
+        _home_of(greenlet).add(state, greenlet)
+        return self
 
     def __copy__(self) -> local:
         """A new local of the same class: ``__init__`` is called, then it gets this greenlet's values."""
@@ -290,84 +322,6 @@ class local:
     def __getstate__(self) -> object:
         # The default would pickle, and deep-copy, what belongs to this process and this object.
         raise TypeError(f"cannot pickle {type(self).__name__!r} object: its values belong to greenlets")
-
-
-_state_of: Callable[[local], _State] = local.__dict__["_local__state"].__get__
-_set_state: Callable[[local, _State], None] = local.__dict__["_local__state"].__set__
-
-
-def _learn_data_name(obj: local, name: str) -> bool:
-    # The class may have got a property after its names were collected; ask it before the first store.
-    if not _is_data_descriptor(type(obj), name):
-        return False
-    _state_of(obj).data_names.add(name)
-    return True
-
-
-class _PlainLocal(local):
-    """What ``local()`` is really an instance of; it passes for `local` in every way but ``type(x)``.
-
-    The two slots shadow the methods of the base class, so that CPython, looking for
-    ``type(x).__getattribute__``, finds a descriptor which gives the function kept in this instance.
-    """
-
-    __slots__ = ("__getattribute__", "__setattr__")
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type[local]:  # type: ignore[override]
-        return local
-
-
-_PlainLocal.__name__ = local.__name__
-_PlainLocal.__qualname__ = local.__qualname__
-_PlainLocal.__doc__ = local.__doc__
-
-_set_getter = _PlainLocal.__dict__["__getattribute__"].__set__
-_set_setter = _PlainLocal.__dict__["__setattr__"].__set__
-
-
-def _alive(owner: ref[local]) -> local:
-    obj = owner()
-    if obj is None:
-        raise ReferenceError("the local whose accessor is called no longer exists")
-    return obj
-
-
-def _install_access(obj: local, state: _State) -> None:
-    # The functions hold the object weakly: it would be part of a cycle otherwise.
-    owner, dicts, current = state.owner, state.dicts, _current
-
-    def get(name: str) -> Any:
-        try:
-            values = dicts[current()._bridge_local]
-        except (KeyError, AttributeError):
-            return local.__getattribute__(_alive(owner), name)
-        try:
-            return values[name]
-        except KeyError:
-            pass
-        return values if name == "__dict__" else local.__getattribute__(_alive(owner), name)
-
-    def set_(name: str, value: Any) -> None:
-        if name in {"__class__", "__dict__"}:
-            local.__setattr__(_alive(owner), name, value)
-            return
-        try:
-            dicts[current()._bridge_local][name] = value
-        except (KeyError, AttributeError):
-            _values_of(_alive(owner))[name] = value
-
-    def get_as_subclass(name: str) -> Any:
-        return local.__getattribute__(_alive(owner), name)
-
-    def set_as_subclass(name: str, value: Any) -> None:
-        local.__setattr__(_alive(owner), name, value)
-
-    # A plain local has no data descriptor that a program could want to reach past a value of the same
-    # name, so values come first. Not so in a class that was derived from type(local()).
-    plain = type(obj) is _PlainLocal
-    _set_getter(obj, get if plain else get_as_subclass)
-    _set_setter(obj, set_ if plain else set_as_subclass)
 
 
 def all_local_dicts_for_greenlet(greenlet: Any) -> list[tuple[tuple[type[local], int], dict[str, Any]]]:
@@ -385,6 +339,5 @@ def all_local_dicts_for_greenlet(greenlet: Any) -> list[tuple[tuple[type[local],
             continue
         values = state.dicts.get(home.key)
         if values is not None:
-            cls = type(obj)
-            found.append(((local if cls is _PlainLocal else cls, id(obj)), values))
+            found.append(((type(obj), id(obj)), values))
     return found

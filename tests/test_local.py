@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import contextlib
 import copy
 import gc
 import pickle
 import random
+import subprocess
+import sys
+import textwrap
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -419,34 +424,168 @@ def test_no_hash_needed() -> None:
     assert copy.copy(x).a == 1
 
 
-def test_plain_local_passes_for_its_class() -> None:
+def test_a_local_is_an_instance_of_its_class() -> None:
     x = local()
-    assert x.__class__ is local
-    assert isinstance(x, local)
+    assert type(x) is x.__class__ is local
     assert repr(x).startswith("<bridge.local.local object at ")
-    assert type(x).__name__ == type(x).__qualname__ == "local"
-    assert type(x).__module__ == local.__module__ == "bridge.local"
-    again = type(x)()
-    again.a = 1
-    assert (again.a, hasattr(x, "a")) == (1, False)
+    assert local.__name__ == local.__qualname__ == "local"
+    assert local.__module__ == "bridge.local"
 
-    class Derived(type(x)):  # type: ignore[misc]
-        default = 1
+    class Other(Sub):
+        pass
 
+    y = Sub()
+    y.a = 1
+    y.__class__ = Other
+    assert (type(y), y.a) == (Other, 1)
+
+
+class Getter:
+    """Only ``__get__``: a value comes before it."""
+
+    def __get__(self, obj: Any, cls: Any) -> Any:
+        return self if obj is None else "got"
+
+
+class Setter:
+    """Only ``__set__``: asked to store, and passed over in reading."""
+
+    def __set__(self, obj: Any, value: object) -> None:
+        obj.__dict__["seen"] = value
+
+
+class StoringSetter:
+    def __set__(self, obj: Any, value: object) -> None:
+        obj.__dict__["name"] = ["stored", value]
+
+
+class Deleter:
+    """Only ``__delete__``: in CPython that goes for a setter as well, one that refuses."""
+
+    def __delete__(self, obj: Any) -> None:
+        obj.__dict__["seen"] = "deleted"
+
+
+class GetterSetter(Getter, Setter):
+    pass
+
+
+class All(Getter, Setter, Deleter):
+    pass
+
+
+class Failing:
+    def __get__(self, obj: Any, cls: Any) -> Any:
+        raise LookupError("get")
+
+    def __set__(self, obj: Any, value: object) -> None:
+        raise LookupError("set")
+
+    def __delete__(self, obj: Any) -> None:
+        raise AttributeError("delete")
+
+
+@pytest.mark.parametrize(
+    "kind", [int, Getter, Setter, StoringSetter, Deleter, GetterSetter, All, Failing, property, None]
+)
+@pytest.mark.parametrize("inherited", [False, True])
+def test_attributes_are_looked_up_as_those_of_the_systems_thread_local(kind: Any, inherited: bool) -> None:
+    def trace(base: type) -> list[object]:
+        found: list[object] = []
+        attribute = kind() if kind else None
+        cls: Any = type("Case", (base,), {"name": attribute} if kind else {})
+        if inherited:
+            cls = type("Case", (cls,), {"__slots__": ("slot",)})
+
+        def note(function: Callable[..., object], *args: object) -> None:
+            try:
+                result = function(*args)
+            except Exception as error:
+                words = str(error) if isinstance(error, LookupError) else ""
+                found.append((type(error), words))
+            else:
+                found.append("descriptor" if result is attribute and kind is not None else result)
+
+        x = cls()
+        rest = random.Random(1)
+        for name in ("name", "slot", "other"):
+            steps: list[Callable[[], object]] = [
+                lambda n=name: note(getattr, x, n),
+                lambda n=name: note(getattr, x, n, "default"),
+                lambda n=name: note(setattr, x, n, len(found)),
+                lambda n=name: note(delattr, x, n),
+                lambda n=name: x.__dict__.__setitem__(n, len(found)),
+                lambda n=name: x.__dict__.pop(n, None),
+                lambda n=name: note(hasattr, x, n),
+                lambda: note(lambda: dict(x.__dict__)),
+            ]
+            for _ in range(60):
+                rest.choice(steps)()
+        return found
+
+    assert trace(local) == trace(_thread._local)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_need_not_be_interned(kind: type[local]) -> None:
+    class Name(str):
+        pass
+
+    x = kind()
+    x.attribute = 1
+    for make in ("".join, lambda parts: Name("".join(parts))):
+        assert getattr(x, make(["attri", "bute"])) == 1
+        assert getattr(x, make(["__di", "ct__"])) is x.__dict__
+        with pytest.raises(AttributeError, match="read-only"):
+            setattr(x, make(["__di", "ct__"]), {})
+        with pytest.raises(AttributeError, match="read-only"):
+            delattr(x, make(["__di", "ct__"]))
+        setattr(x, make(["eight", "888"]), 2)
+        assert x.eight888 == 2
+        assert getattr(x, make(["__doc", "__"])) is kind.__doc__
+        delattr(x, make(["eight", "888"]))
+    for call in (local.__getattribute__, lambda x, name: local.__setattr__(x, name, 1), local.__delattr__):
+        with pytest.raises(TypeError, match="must be string"):
+            call(x, 5)  # type: ignore[operator]
+    assert x.__dict__ == {"attribute": 1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_looking_up_may_drop_the_values(kind: type[local]) -> None:
+    def drop() -> None:
+        greenlet.getcurrent().__dict__.clear()
+
+    class Name(str):
+        def __hash__(self) -> int:
+            drop()
+            return super().__hash__()
+
+        def __eq__(self, other: object) -> bool:
+            drop()
+            return super().__eq__(other)
+
+    class Dropping(kind):  # type: ignore[misc, valid-type]
         @property
         def prop(self) -> int:
-            return 5
+            drop()
+            return 1
 
-    y = Derived()
-    y.default = 2
-    y.__dict__["prop"] = 6
-    assert (y.default, y.prop, in_raw(lambda: y.default)) == (2, 5, 1)
-    with pytest.raises(AttributeError):
-        y.prop = 1
-    get = x.__getattribute__
-    del x
-    with pytest.raises(ReferenceError, match="no longer exists"):
-        get("a")
+        @prop.setter
+        def prop(self, value: int) -> None:
+            drop()
+
+    def use() -> None:
+        x = Dropping()
+        for _ in range(10):
+            x.a = Thing()
+            x.prop = x.prop
+            x.a = Thing()
+            for use in (getattr, delattr, lambda x, name: setattr(x, name, 2)):
+                with contextlib.suppress(AttributeError):
+                    use(x, Name("a"))
+        assert all_local_dicts_for_greenlet(greenlet.getcurrent()) == []
+
+    in_raw(use)
 
 
 def test_zope_interfaces() -> None:
@@ -637,6 +776,72 @@ def test_cycles_are_collected(kind: type[local]) -> None:
     del x, thing
     gc.collect()
     assert this() is None
+
+
+def test_a_finalizer_in_a_cycle_may_use_the_local() -> None:
+    seen: list[object] = []
+
+    class Finalized(local):
+        def __init__(self) -> None:
+            self.a = 1
+
+        def __del__(self) -> None:
+            seen.append((self.a, self.__dict__.get("me") is self))
+            self.b = seen
+
+    x = Finalized()
+    x.me = x
+    this = weakref.ref(x)
+    del x
+    gc.collect()
+    in_raw(Finalized).me = None
+    assert seen == [(1, True), (1, False)]
+    assert this() is None
+
+
+def test_classes_of_locals_are_collected() -> None:
+    class Short(local):
+        @property
+        def prop(self) -> object:
+            return self
+
+    x = Short()
+    x.me = x
+    assert x.prop is x
+    cls = weakref.ref(Short)
+    del x, Short
+    gc.collect()
+    assert cls() is None
+
+
+@pytest.mark.engines("none")
+def test_locals_that_outlive_greenlet_do_no_harm() -> None:
+    code = """
+        import sys
+        from bridge.local import local
+
+        class Sub(local):
+            pass
+
+        class Late:
+            def __init__(self, kinds=(local, Sub)):
+                self.locals = [kind() for kind in kinds]
+                for x in self.locals:
+                    x.a = 1
+
+            def __del__(self, write=sys.stderr.write):
+                for x in self.locals:
+                    for use in (getattr, lambda x, name: setattr(x, name, 1), delattr):
+                        try:
+                            use(x, "a")
+                        except Exception:
+                            pass
+                write("used")
+
+        sys.kept_to_the_end = Late()
+    """
+    process = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "used")
 
 
 def test_freeing_a_value_may_use_the_local() -> None:

@@ -10,6 +10,7 @@ Nothing depends on them; without them the same things take longer. The environme
 - :mod:`bridge._core._edges` has twins of what each message over a socket goes through: methods of
   :class:`bridge._core.edges.Edges`, and of the socket in :mod:`bridge._sockets`.
 - :mod:`bridge._core._queue` is the twin of :mod:`bridge._core.queues`: put and get that need not wait.
+- :mod:`bridge._core._local` is the twin of what is quick in :mod:`bridge.local`: access to attributes.
 - :mod:`bridge._core._running` hides and shows the running loop, on CPython 3.11.
 - :mod:`bridge._aio._driving` is the twin of what is quick in :mod:`bridge._aio.driving` and
   :mod:`bridge._aio.entering`: the steps of coroutines that greenlets await, and blocking functions that
