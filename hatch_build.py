@@ -61,11 +61,16 @@ class Hook(BuildHookInterface[Any]):
 
         folder = self._folder = tempfile.mkdtemp(prefix="bridge-build-")
         included = str(Path(self.root, FOLDERS[0]))
-        extensions = {}
+        extensions: dict[str, tuple[Path, Any]] = {}
         for each in FOLDERS:
             for file in sorted(Path(self.root, each).glob("*.c")):
-                name = ".".join((*each.parts, file.stem))
-                extensions[name] = each, Extension(name, [str(file)], include_dirs=[included])
+                # _switching.lines.c is a part of the module _switching
+                name = ".".join((*each.parts, file.name.partition(".")[0]))
+                if name not in extensions:
+                    extensions[name] = each, Extension(
+                        name, [], include_dirs=[included], extra_compile_args=["-fvisibility=hidden"]
+                    )
+                extensions[name][1].sources.append(str(file))
         modules = [extension for _folder, extension in extensions.values()]
         command = Distribution({"ext_modules": modules}).get_command_obj("build_ext")
         command.build_lib = folder

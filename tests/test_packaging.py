@@ -95,9 +95,9 @@ def test_wheel_is_for_one_platform_if_the_accelerator_is_built_else_pure(
     if shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) is None:
         assert not built
     else:
-        assert sorted(name.partition(".")[0] for name in built) == sorted(
-            str(file.relative_to(ROOT).with_suffix("")) for file in ROOT.glob("bridge/_*/*.c")
-        )
+        # _switching.lines.c is a part of _switching
+        sources = {str(file.relative_to(ROOT)).partition(".")[0] for file in ROOT.glob("bridge/_*/*.c")}
+        assert sorted(name.partition(".")[0] for name in built) == sorted(sources)
 
 
 def test_wheel_is_pure_where_the_compiler_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,7 @@
    No method gives up the GIL, or calls anything that does, between a test and what depends on it: the promises that
    the Python twin keeps by the places where CPython changes threads hold here as well. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stddef.h>
-#include <structmember.h>
-
-#include "_switching.h"
+#include "_switching.parts.h"
 
 typedef struct {
     PyObject_HEAD
@@ -19,7 +14,8 @@ typedef struct {
     PyObject *args;
 } Callback;
 
-static PyTypeObject *engine_type, *wait_type, *hub_local_type;
+PyTypeObject *engine_type, *wait_type;
+static PyTypeObject *hub_local_type;
 
 /* greenlet's C API, and the method that programs may override. */
 static PyTypeObject *greenlet_type;
@@ -29,34 +25,14 @@ static int (*greenlet_is_active)(PyObject *greenlet);
 static PyObject *plain_switch;
 static PyCFunction plain_function;
 
-static PyObject *hub_here(PyObject *local);
-
 /* What the modules in Python tell us when they are loaded. */
 static PyTypeObject *wait_class, *callback_class, *thrown_class;
 static PyObject *hub_local, *get_hub, *blocking_place, *greenlet_exit, *get_running;
 
 static PyObject *empty;
-static PyObject *name_append, *name_appendleft, *name_popleft, *name_switch, *name_arm, *name_armed, *name_ready,
-    *name_hub, *name_loop, *name_probe, *name_exception, *name_drop_stale, *name_handle_error, *name_timeout,
-    *name_park, *name_block_for, *name_invalid, *name_dead, *name_woken, *name_wake, *name_trim, *name_pop,
-    *name_bury;
-
-/* The class of hubs, and where the slot "loop" is in them. */
-static PyTypeObject *hub_class;
-static Py_ssize_t loop_offset;
-
-/* hub.loop, a new reference. */
-static PyObject *
-loop_of(PyObject *hub)
-{
-    if (hub_class != NULL && PyObject_TypeCheck(hub, hub_class)) {
-        PyObject *loop = *(PyObject **)((char *)hub + loop_offset);
-        if (loop != NULL) {
-            return Py_NewRef(loop);
-        }
-    }
-    return PyObject_GetAttr(hub, name_loop);
-}
+PyObject *name_popleft, *name_hub, *name_loop, *name_dead, *name_woken, *name_wake, *name_trim, *name_pop, *name_bury;
+static PyObject *name_append, *name_appendleft, *name_switch, *name_arm, *name_armed, *name_ready, *name_probe,
+    *name_exception, *name_drop_stale, *name_handle_error, *name_timeout, *name_park, *name_block_for, *name_invalid;
 
 /* Which loop is running, as asyncio has it; a new reference. */
 static PyObject *
@@ -581,7 +557,7 @@ PyDoc_STRVAR(wake_doc,
 "wake($self, /)\n--\n\n"
 "End the wait. From any thread, greenlet or callback; does nothing the second time.");
 
-static PyObject *
+PyObject *
 wait_wake(Wait *self, PyObject *ignored)
 {
     if (!self->woken) {
@@ -733,178 +709,6 @@ static PyMemberDef wait_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-/* ---- lines of waits: a deque of them ------------------------------------------------------------------------ */
-
-/* What is in a line is a Wait, or has the same attributes. 1, 0, or -1 with an exception. */
-static int
-flag_of(PyObject *entry, size_t offset, PyObject *name)
-{
-    if (PyObject_TypeCheck(entry, wait_type)) {
-        return *((char *)entry + offset);
-    }
-    PyObject *value = PyObject_GetAttr(entry, name);
-    if (value == NULL) {
-        return -1;
-    }
-    int flag = PyObject_IsTrue(value);
-    Py_DECREF(value);
-    return flag;
-}
-
-#define IS_DEAD(entry) flag_of((entry), offsetof(Wait, dead), name_dead)
-#define IS_WOKEN(entry) flag_of((entry), offsetof(Wait, woken), name_woken)
-
-static int
-die(PyObject *entry)
-{
-    if (PyObject_TypeCheck(entry, wait_type)) {
-        ((Wait *)entry)->dead = 1;
-        return 0;
-    }
-    return PyObject_SetAttr(entry, name_dead, Py_True);
-}
-
-static int
-wake(PyObject *entry)
-{
-    PyObject *result = PyObject_TypeCheck(entry, wait_type) ? wait_wake((Wait *)entry, NULL)
-                                                            : PyObject_CallMethodNoArgs(entry, name_wake);
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    return 0;
-}
-
-static int
-call_and_forget(PyObject *self, PyObject *name)
-{
-    PyObject *result = PyObject_CallMethodNoArgs(self, name);
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    return 0;
-}
-
-/* Remove the tombstones at the ends, if there are any. */
-static int
-trim_if_needed(PyObject *self)
-{
-    Py_ssize_t n = PyObject_Size(self);
-    if (n <= 0) {
-        return (int)n;
-    }
-    PyObject *head = PySequence_GetItem(self, 0);
-    if (head == NULL) {
-        return -1;
-    }
-    int dead = IS_DEAD(head);
-    Py_DECREF(head);
-    if (dead == 0 && n > 1) {
-        PyObject *last = PySequence_GetItem(self, n - 1);
-        if (last == NULL) {
-            return -1;
-        }
-        dead = IS_DEAD(last);
-        Py_DECREF(last);
-    }
-    return dead > 0 ? call_and_forget(self, name_trim) : dead;
-}
-
-PyDoc_STRVAR(tell_doc,
-"tell($self, /)\n--\n\n"
-"Wake the head, if there is one that was not told yet. It stays in line.");
-
-static PyObject *
-line_tell(PyObject *self, PyObject *ignored)
-{
-    Py_ssize_t n = PyObject_Size(self);
-    if (n > 0) {
-        PyObject *head = PySequence_GetItem(self, 0);
-        if (head == NULL) {
-            return NULL;
-        }
-        int woken = IS_WOKEN(head);
-        if (woken < 0 || (!woken && wake(head) < 0)) {
-            Py_DECREF(head);
-            return NULL;
-        }
-        Py_DECREF(head);
-    }
-    else if (n < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(leave_doc,
-"leave($self, /)\n--\n\n"
-"Take the head out of the line and return it. IndexError if nobody is in line.");
-
-static PyObject *
-line_leave(PyObject *self, PyObject *ignored)
-{
-    for (;;) {
-        PyObject *head = PyObject_CallMethodNoArgs(self, name_popleft);
-        if (head == NULL) {
-            return NULL;
-        }
-        int dead = IS_DEAD(head);
-        if (dead == 0) {
-            if (die(head) < 0 || trim_if_needed(self) < 0) {
-                Py_DECREF(head);
-                return NULL;
-            }
-            return head;
-        }
-        Py_DECREF(head);
-        if (dead < 0) {
-            return NULL;
-        }
-    }
-}
-
-PyDoc_STRVAR(discard_doc,
-"discard($self, wait, /)\n--\n\n"
-"Take ``wait`` out of the line, wherever it is; False if it has left.");
-
-static PyObject *
-line_discard(PyObject *self, PyObject *wait)
-{
-    int dead = IS_DEAD(wait);
-    if (dead) {
-        return dead < 0 ? NULL : Py_NewRef(Py_False);
-    }
-    Py_ssize_t n = PyObject_Size(self);
-    if (n <= 0) {
-        return n < 0 ? NULL : Py_NewRef(Py_False);
-    }
-    if (die(wait) < 0) {
-        return NULL;
-    }
-    PyObject *head = PySequence_GetItem(self, 0);
-    PyObject *last = head == NULL ? NULL : PySequence_GetItem(self, n - 1);
-    if (last == NULL) {
-        Py_XDECREF(head);
-        return NULL;
-    }
-    PyObject *name = head == wait ? name_popleft : last == wait ? name_pop : name_bury;
-    Py_DECREF(head);
-    Py_DECREF(last);
-    if (call_and_forget(self, name) < 0 || (name != name_bury && trim_if_needed(self) < 0)) {
-        return NULL;
-    }
-    Py_RETURN_TRUE;
-}
-
-static PyMethodDef line_methods[] = {
-    {"tell", (PyCFunction)line_tell, METH_NOARGS, tell_doc},
-    {"leave", (PyCFunction)line_leave, METH_NOARGS, leave_doc},
-    {"discard", (PyCFunction)line_discard, METH_O, discard_doc},
-    {NULL, NULL, 0, NULL},
-};
-
 /* ---- callbacks ---------------------------------------------------------------------------------------------- */
 
 static int
@@ -963,113 +767,11 @@ static PyMemberDef callback_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-/* ---- the hub of the thread ---------------------------------------------------------------------------------- */
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *local;    /* a threading.local that has the attribute hub */
-    PyObject *hub;      /* the one of the thread below; borrowed: the local of that thread owns it */
-    uint64_t thread;    /* the number of a thread, which no other ever has */
-} HubLocal;
-
-static int
-hub_local_init(HubLocal *self, PyObject *args, PyObject *kwargs)
-{
-    PyObject *local;
-    if (!PyArg_ParseTuple(args, "O:HubLocal", &local)) {
-        return -1;
-    }
-    self->hub = NULL;
-    Py_XSETREF(self->local, Py_NewRef(local));
-    return 0;
-}
-
-/* A new reference. */
-static PyObject *
-hub_local_get(HubLocal *self, void *ignored)
-{
-    uint64_t thread = PyThreadState_GetID(PyThreadState_Get());
-    if (self->hub != NULL && self->thread == thread) {
-        return Py_NewRef(self->hub);
-    }
-    PyObject *hub = PyObject_GetAttr(self->local, name_hub);
-    if (hub != NULL && hub != Py_None) {
-        self->hub = hub;
-        self->thread = thread;
-    }
-    return hub;
-}
-
-static PyObject *
-hub_here(PyObject *self)
-{
-    return hub_local_get((HubLocal *)self, NULL);
-}
-
-static int
-hub_local_set(HubLocal *self, PyObject *hub, void *ignored)
-{
-    if (hub == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "hub cannot be deleted");
-        return -1;
-    }
-    self->hub = NULL;
-    return PyObject_SetAttr(self->local, name_hub, hub);
-}
-
-PyDoc_STRVAR(forget_doc,
-"forget($self, /)\n--\n\n"
-"The hubs of this thread are about to go.");
-
-static PyObject *
-hub_local_forget(HubLocal *self, PyObject *ignored)
-{
-    self->hub = NULL;
-    Py_RETURN_NONE;
-}
-
-static int
-hub_local_traverse(HubLocal *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->local);
-    return 0;
-}
-
-static int
-hub_local_clear(HubLocal *self)
-{
-    self->hub = NULL;
-    Py_CLEAR(self->local);
-    return 0;
-}
-
-static PyMethodDef hub_local_methods[] = {
-    {"forget", (PyCFunction)hub_local_forget, METH_NOARGS, forget_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef hub_local_getset[] = {
-    {"hub", (getter)hub_local_get, (setter)hub_local_set, "The hub of the current thread, or None.", NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
 /* ---- the module --------------------------------------------------------------------------------------------- */
-
-#define DEALLOC(name, type)                      \
-    static void name##_dealloc(type *self)       \
-    {                                            \
-        PyTypeObject *cls = Py_TYPE(self);       \
-        PyObject_GC_UnTrack(self);               \
-        name##_clear(self);                      \
-        cls->tp_free(self);                      \
-        Py_DECREF(cls);                          \
-    }
 
 DEALLOC(engine, Engine)
 DEALLOC(wait, Wait)
 DEALLOC(callback, Callback)
-DEALLOC(hub_local, HubLocal)
 
 static PyType_Slot engine_slots[] = {
     {Py_tp_doc, (void *)"The quick half of an engine; see bridge._core.switching."},
@@ -1103,23 +805,6 @@ static PyType_Slot callback_slots[] = {
     {0, NULL},
 };
 
-static PyType_Slot hub_local_slots[] = {
-    {Py_tp_doc, (void *)"The hub of each thread; see bridge._core.switching."},
-    {Py_tp_init, hub_local_init},
-    {Py_tp_traverse, hub_local_traverse},
-    {Py_tp_clear, hub_local_clear},
-    {Py_tp_dealloc, hub_local_dealloc},
-    {Py_tp_methods, hub_local_methods},
-    {Py_tp_getset, hub_local_getset},
-    {0, NULL},
-};
-
-static PyType_Slot line_slots[] = {
-    {Py_tp_doc, (void *)"The quick half of a line of waits; see bridge._core.switching."},
-    {Py_tp_methods, line_methods},
-    {0, NULL},
-};
-
 #define FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC)
 
 static PyType_Spec engine_spec = {
@@ -1141,19 +826,6 @@ static PyType_Spec callback_spec = {
     .basicsize = sizeof(Callback),
     .flags = FLAGS,
     .slots = callback_slots,
-};
-
-static PyType_Spec line_spec = {
-    .name = "bridge._core._switching.LineBase",
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, /* the rest is the deque's */
-    .slots = line_slots,
-};
-
-static PyType_Spec hub_local_spec = {
-    .name = "bridge._core._switching.HubLocal",
-    .basicsize = sizeof(HubLocal),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-    .slots = hub_local_slots,
 };
 
 PyDoc_STRVAR(use_engines_doc,
@@ -1199,32 +871,6 @@ use_waits(PyObject *module, PyObject *args)
     Py_XSETREF(hub_local, Py_NewRef(local));
     Py_XSETREF(get_hub, Py_NewRef(hub));
     Py_XSETREF(blocking_place, Py_NewRef(place));
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(use_hubs_doc,
-"use_hubs(hub_class, /)\n--\n\n"
-"Called once, by bridge._core.hub.");
-
-static PyObject *
-use_hubs(PyObject *module, PyObject *type)
-{
-    if (!PyType_Check(type)) {
-        PyErr_SetString(PyExc_TypeError, "use_hubs() takes a class");
-        return NULL;
-    }
-    PyObject *member = PyObject_GetAttr(type, name_loop);
-    if (member == NULL) {
-        return NULL;
-    }
-    if (Py_TYPE(member) != &PyMemberDescr_Type || ((PyMemberDescrObject *)member)->d_member->type != T_OBJECT_EX) {
-        Py_DECREF(member);
-        PyErr_SetString(PyExc_TypeError, "use_hubs(): the class must have a slot named loop");
-        return NULL;
-    }
-    loop_offset = ((PyMemberDescrObject *)member)->d_member->offset;
-    Py_DECREF(member);
-    Py_XSETREF(hub_class, (PyTypeObject *)Py_NewRef(type));
     Py_RETURN_NONE;
 }
 
@@ -1284,29 +930,6 @@ use_greenlet(void)
     plain_function = ((PyMethodDescrObject *)method)->d_method->ml_meth;
     Py_XSETREF(plain_switch, method);
     return 0;
-}
-
-/* Lines are deques. */
-static int
-add_line(PyObject *module)
-{
-    PyObject *collections = PyImport_ImportModule("collections");
-    if (collections == NULL) {
-        return -1;
-    }
-    PyObject *deque = PyObject_GetAttrString(collections, "deque");
-    Py_DECREF(collections);
-    if (deque == NULL) {
-        return -1;
-    }
-    PyObject *type = PyType_FromSpecWithBases(&line_spec, deque);
-    Py_DECREF(deque);
-    if (type == NULL) {
-        return -1;
-    }
-    int failed = PyModule_AddObjectRef(module, "LineBase", type);
-    Py_DECREF(type);
-    return failed;
 }
 
 /* For the other compiled modules. */
