@@ -15,7 +15,7 @@ The same for ``await spawn(f)``: a greenlet that is awaited and is the next one 
 there. It would have been the next in the drain, so the order of greenlets stays.
 
 Interruption: who awaits is cancelled, so is the function: CancelledError is raised where it blocks, and its
-end awaited, as asyncio does with a task that is awaited.
+end awaited, as asyncio does with a task that is awaited. If it ends with another error who awaits gets that.
 """
 
 from __future__ import annotations
@@ -151,13 +151,20 @@ async def end_of(blocked: Blocked) -> Any:
         exception, value = await future
     except asyncio.CancelledError as e:
         error: BaseException = asyncio.CancelledError(*e.args)
+        exception = None
         while not g.dead:
-            g.future = aio.create_future()
+            future = g.future = aio.create_future()
             throw_soon(g, error)
             try:
-                await g.future
+                exception, _value = await future
             except asyncio.CancelledError as again:
                 error = asyncio.CancelledError(*again.args)
+        if exception is not None and not isinstance(exception, asyncio.CancelledError):
+            # an error of its own, which nobody else would get to know
+            try:
+                raise exception
+            finally:
+                exception = None  # as below
         raise
     if exception is not None:
         try:

@@ -243,10 +243,38 @@ def test_call_ends_in_the_hub_even_if_its_coroutine_was_interrupted_as_it_began(
     assert out.split() == ["interrupted", "True", "False"]
 
 
+def test_error_of_a_function_that_was_cancelled_goes_to_who_awaits_it() -> None:
+    out = program("""
+        def fails():
+            try:
+                bridge.sleep(60)
+            except asyncio.CancelledError:
+                bridge.sleep(0)
+                raise ValueError
+        def ends():
+            try:
+                bridge.sleep(60)
+            except asyncio.CancelledError:
+                return 5
+        def obeys():
+            bridge.sleep(60)
+        async def main():
+            for function in (fails, ends, obeys):
+                task = asyncio.create_task(sync_to_async(function)())
+                await asyncio.sleep(0)
+                task.cancel()
+                try:
+                    await task
+                except BaseException as e:
+                    print(type(e).__name__)
+        asyncio.run(main())
+    """)
+    assert out.split() == ["ValueError", "CancelledError", "CancelledError"]
+
+
 def test_two_threads_with_loops_of_their_own_do_not_disturb_each_other() -> None:
     out = program("""
         import threading
-        from bridge._core.hub import get_hub
         sys.setswitchinterval(1e-5)
         async def coroutine(n):
             await asyncio.sleep(0)
@@ -257,8 +285,6 @@ def test_two_threads_with_loops_of_their_own_do_not_disturb_each_other() -> None
         @bridge.portal
         async def portal(n):
             return blocking(n) + await coroutine(n)
-        class Hub2(bridge.hub.Hub):
-            pass
         def work(results):
             total = 0
             for n in range(300):
@@ -280,16 +306,13 @@ def test_two_threads_with_loops_of_their_own_do_not_disturb_each_other() -> None
 def test_compiled_functions_raise_at_what_they_do_not_expect() -> None:
     code = """
         import itertools
-        from bridge._aio import _driving as d, stepping, task as tasks
+        from bridge._aio import _driving as d, task as tasks
         from bridge._aio.portal import Portal
         from bridge._core.engine import Engine
         from bridge._core.waiting import Wait
-        from bridge import _calling
 
         async def coroutine():
             await asyncio.sleep(0)
-        async def ready():
-            pass
         def refused(function, *args):
             try:
                 function(*args)
@@ -330,7 +353,6 @@ def test_compiled_functions_raise_at_what_they_do_not_expect() -> None:
         for each in (5, object(), tasks.GreenletTask.__new__(tasks.GreenletTask)):
             me._bridge_task = each
             refused(await_, coroutine())
-        made = tasks.GreenletTask(engine)
         for name, value in (("wait", 5), ("wakeup", object())):
             me._bridge_task = broken = tasks.GreenletTask(engine)
             setattr(broken, name, value)
