@@ -48,6 +48,14 @@ def test_random_interleavings_lose_nothing_and_keep_nothing(mode: str, loop: str
     assert story.count("have ended") == 8
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("mode", ["owned", "adopted", "factory"])
+@pytest.mark.parametrize("pure", ["", "1"])
+def test_random_interleavings_with_timeouts_lose_nothing(mode: str, loop: str, pure: str) -> None:
+    story = run(INTERLEAVINGS, mode, loop, "5", "60", "timed", pure=pure)
+    assert story.count("have ended") == 8
+
+
 def test_round_of_the_loop_that_comes_after_its_wait_was_killed_is_for_nobody() -> None:
     out = program("""
         async def coroutine():
