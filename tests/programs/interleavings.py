@@ -3,7 +3,7 @@
     python interleavings.py MODE LOOP SEED ROUNDS [timed]
 
 MODE: owned, adopted, or factory (adopted, and every task is a portal). Nothing depends on the clock, so that
-the same seed gives the same story on the compiled and on the plain twin (not if it is *timed*: with timeouts).
+the same seed gives the same story on the compiled and on the plain twin (not if *timed*: with timeouts).
 The story is printed. Afterwards everything is checked to be gone.
 """
 
