@@ -506,6 +506,8 @@ class Greenlet(greenlet, Generic[T]):
             except CancelledError as e:
                 wait.woken = True
                 yield from _cancel(self, e).__await__()
+                if not isinstance(self._exception, CancelledError | None):
+                    self.get(block=False)  # raises an error of its own, which nobody else would get to know
                 raise
             finally:
                 if self._links is not None:

@@ -1175,3 +1175,22 @@ def test_a_timeout_inside_leaves_no_future_whose_exception_nobody_has_seen() -> 
     finally:
         aio.set_exception_handler(None)
     assert said == []
+
+
+@pytest.mark.asyncio
+async def test_the_error_with_which_a_greenlet_ends_that_is_cancelled_with_its_waiter_is_not_lost() -> None:
+    def fails() -> None:
+        try:
+            bridge.sleep(1000)
+        finally:
+            raise Mine
+
+    async def wait(g: Greenlet[None]) -> None:
+        await g
+
+    task = asyncio.create_task(wait(bridge.spawn(fails)))
+    await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(Mine) as caught:
+        await task
+    assert isinstance(caught.value.__context__, asyncio.CancelledError)
