@@ -6,55 +6,36 @@
 
    The tasks of greenlets are objects of a class in Python, whose slots are read and written here directly. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stddef.h>
-#include <structmember.h>
-
-#include "_switching.h"
+#include "_driving.parts.h"
 
 #if PY_VERSION_HEX < 0x030d0000
 #define PyObject_GetOptionalAttr _PyObject_LookupAttr
 #endif
 
-static SwitchingAPI *api;
+SwitchingAPI *api;
 
 /* What the modules in Python tell us when they are loaded. */
-static PyObject *set_running, *get_current_task, *enter_function, *leave_function, *current_tasks, *shown, *failed;
+PyObject *get_current_task, *current_tasks;
+static PyObject *set_running, *enter_function, *leave_function, *shown, *failed;
 static PyTypeObject *task_class, *wait_class, *future_type, *aio_task_type;
 static PyObject *references, *task_of_function, *cancelled, *go_on_function, *hub_local, *elsewhere;
-static PyTypeObject *call_class;
-static PyObject *find_place, *greenlet_exit, *in_frame;
 
 /* Which of use_loops(), use_tasks(), use_calls() and use_portals() were called. */
-static int known;
-#define LOOPS 1
-#define TASKS 2
-#define CALLS 4
-#define PORTALS 8
+int known;
 
-static PyObject *empty, *shown_args;
-static PyObject *name_error_handler, *name_parent, *name_entry, *name_arm, *name_append,
-    *name_bridge_task, *name_call_soon, *name_add_done_callback, *name_remove_done_callback, *name_blocking,
-    *name_get_loop, *name_result, *name_done, *name_scheduled, *name_enlist, *name_delist, *name_settle, *name_invalid,
-    *name_gr_context, *name_set_result, *name_is_closed, *name_prepare, *name_exception,
-    *name_throw, *names_context;
+PyObject *empty;
+static PyObject *shown_args;
+PyObject *name_parent, *name_get_loop, *name_done;
+static PyObject *name_error_handler, *name_entry, *name_arm, *name_append, *name_bridge_task, *name_call_soon,
+    *name_add_done_callback, *name_remove_done_callback, *name_blocking, *name_result, *name_scheduled, *name_enlist,
+    *name_delist, *name_settle, *name_invalid, *names_context;
 
-/* Where the slots of a GreenletTask are, and those of a call. */
+/* Where the slots of a GreenletTask are. */
 static struct {
     Py_ssize_t engine, aio, awaiting, touched, wait, wakeup, listed, cancel_now, told, reference;
-    Py_ssize_t function, future;
 } at, found;
 
 #define SLOT(object, name) (*(PyObject **)((char *)(object) + at.name))
-
-static void
-set_slot(PyObject **slot, PyObject *value)
-{
-    PyObject *before = *slot;
-    *slot = Py_NewRef(value);
-    Py_XDECREF(before);
-}
 
 /* The class of engines is mostly the one that we have seen before: a search of its bases is saved. */
 static PyTypeObject *engine_class;
@@ -85,48 +66,8 @@ is_whole(PyObject *object)
            && PyList_CheckExact(engine->after);
 }
 
-/* The current exception, taken; a new reference. */
-static PyObject *
-take_exception(void)
-{
-    PyObject *type, *value, *tb;
-    PyErr_Fetch(&type, &value, &tb);
-    PyErr_NormalizeException(&type, &value, &tb);
-    if (tb != NULL) {
-        PyException_SetTraceback(value, tb);
-        Py_DECREF(tb);
-    }
-    Py_DECREF(type);
-    return value;
-}
-
-/* Raise an exception, as the statement does: the one that is being handled becomes its context. */
-static void
-raise(PyObject *exception)
-{
-    PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
-}
-
-/* Let an exception that was taken go on, with the context that it has. The reference is taken away. */
-static void
-put_back(PyObject *exception)
-{
-    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exception)), exception, PyException_GetTraceback(exception));
-}
-
-/* Call for the effect; 0, or -1 with an exception. */
-static int
-done_with(PyObject *result)
-{
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    return 0;
-}
-
 /* Whether what a function needs is still to be told to us: an exception is set then. */
-static int
+int
 is_new(int needed)
 {
     if ((known & needed) == needed) {
@@ -323,7 +264,7 @@ enter(Engine *engine, PyObject *g)
 }
 
 /* In a step of task (None: there is none): start g. */
-static PyObject *
+PyObject *
 begin(Engine *engine, PyObject *aio, PyObject *task, PyObject *g, PyObject *args, PyObject *kwargs)
 {
     PyObject *current = api->current();
@@ -981,7 +922,7 @@ wait_for_future_py(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 }
 
 /* The engine of this thread's hub; NULL: there is none, or with an exception. A new reference. */
-static Engine *
+Engine *
 engine_here(PyObject **hub)
 {
     *hub = api->hub_here(hub_local);
@@ -1043,512 +984,10 @@ await_quickly(PyObject *module, PyObject *awaitable)
     return result;
 }
 
-/* ---- blocking functions that coroutines call: bridge._calling ------------------------------------------------ */
-
-/* What call() returns if the function has blocked; a class of its own, as a function may return anything. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *call;
-} Blocked;
-
-static PyTypeObject *blocked_type;
-
-static PyObject *
-new_blocked(PyObject *g)
-{
-    Blocked *self = (Blocked *)blocked_type->tp_alloc(blocked_type, 0);
-    if (self != NULL) {
-        self->call = Py_NewRef(g);
-    }
-    return (PyObject *)self;
-}
-
-static int
-blocked_traverse(Blocked *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->call);
-    return 0;
-}
-
-static int
-blocked_clear(Blocked *self)
-{
-    Py_CLEAR(self->call);
-    return 0;
-}
-
-static void
-blocked_dealloc(Blocked *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    blocked_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyMemberDef blocked_members[] = {
-    {"call", T_OBJECT_EX, offsetof(Blocked, call), READONLY, "the greenlet whose end is to be awaited"},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot blocked_slots[] = {
-    {Py_tp_doc, (void *)"What call() returns if the function has blocked; see bridge._calling."},
-    {Py_tp_traverse, blocked_traverse},
-    {Py_tp_clear, blocked_clear},
-    {Py_tp_dealloc, blocked_dealloc},
-    {Py_tp_members, blocked_members},
-    {0, NULL},
-};
-
-static PyType_Spec blocked_spec = {
-    .name = "bridge._aio._driving.Blocked",
-    .basicsize = sizeof(Blocked),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = blocked_slots,
-};
-
-/* Give a result to the coroutine that awaits it; 0, or -1. */
-static int
-tell(PyObject *future, PyObject *exception, PyObject *value)
-{
-    PyObject *done = PyObject_CallMethodNoArgs(future, name_done);
-    if (done == NULL) {
-        return -1;
-    }
-    Py_DECREF(done);
-    if (done == Py_True) {
-        return 0;
-    }
-    PyObject *loop = PyObject_CallMethodNoArgs(future, name_get_loop);
-    PyObject *closed = loop == NULL ? NULL : PyObject_CallMethodNoArgs(loop, name_is_closed);
-    Py_XDECREF(loop);
-    if (closed == NULL) {
-        return -1;
-    }
-    Py_DECREF(closed);
-    if (closed == Py_True) {
-        return 0;
-    }
-    PyObject *pair = PyTuple_Pack(2, exception, value);
-    if (pair == NULL) {
-        return -1;
-    }
-    int failing = done_with(PyObject_CallMethodOneArg(future, name_set_result, pair));
-    Py_DECREF(pair);
-    return failing;
-}
-
-/* Whether a call of it has a frame in Python for as long as it lasts. */
-static int
-has_frame(PyObject *function)
-{
-    return PyFunction_Check(PyMethod_Check(function) ? PyMethod_GET_FUNCTION(function) : function);
-}
-
-PyDoc_STRVAR(run_call_doc,
-"run_call($module, /, *args, **kwargs)\n--\n\n"
-"In the greenlet of a call: make the call.");
-
-static PyObject *
-run_call(PyObject *module, PyObject *args, PyObject *kwargs)
-{
-    PyObject *g = api->current();
-    if (g == NULL) {
-        return NULL;
-    }
-    PyObject *value = NULL;
-    if (!(known & CALLS) || Py_TYPE(g) != call_class || SLOT(g, function) == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "run_call() is for the greenlets of calls");
-    }
-    else {
-        PyObject *function = Py_NewRef(SLOT(g, function));
-        value = has_frame(function)
-                    ? PyObject_Call(function, args, kwargs)
-                    : PyObject_CallFunctionObjArgs(in_frame, function, args, kwargs == NULL ? Py_None : kwargs, NULL);
-        Py_DECREF(function);
-        if (value == NULL && PyErr_ExceptionMatches(greenlet_exit)) {
-            value = take_exception();
-        }
-        PyObject *future = SLOT(g, future);
-        if (future != NULL && future != Py_None) {
-            Py_INCREF(future);
-            PyObject *error = value == NULL ? take_exception() : NULL;
-            int failing = tell(future, error == NULL ? Py_None : error, value == NULL ? Py_None : value);
-            Py_XDECREF(error);
-            Py_XDECREF(value);
-            Py_DECREF(future);
-            value = failing ? NULL : Py_NewRef(Py_None);
-        }
-    }
-    Py_DECREF(g);
-    return value;
-}
-
-PyDoc_STRVAR(call_doc,
-"call(function, args, kwargs, /)\n--\n\n"
-"In a coroutine: call a blocking function in a greenlet, in a copy of the context.");
-
-static PyObject *
-call(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
-{
-    if (is_new(LOOPS | TASKS | CALLS)) {
-        return NULL;
-    }
-    if (nargs != 3 || !PyTuple_Check(args[1]) || !PyDict_Check(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "call() takes a function, a tuple and a dict");
-        return NULL;
-    }
-    PyObject *hub, *aio = NULL, *task = NULL, *g = NULL, *value = NULL;
-    Engine *engine = engine_here(&hub);
-    if (engine == NULL && PyErr_Occurred()) {
-        return NULL;
-    }
-    if (engine != NULL) {
-        aio = Py_NewRef(engine->aio);
-        if (current_tasks != NULL) {
-            task = Py_XNewRef(PyDict_GetItemWithError(current_tasks, aio));
-        }
-        else {
-            task = PyObject_CallOneArg(get_current_task, aio);
-        }
-        if (task == NULL && PyErr_Occurred()) {
-            goto done;
-        }
-    }
-    /* if there is a task this is the loop that runs */
-    if (task == NULL || task == Py_None || (engine->owned && !engine->running)) {
-        Py_CLEAR(task);
-        Py_CLEAR(aio);
-        Py_CLEAR(engine);
-        Py_CLEAR(hub);
-        PyObject *place = PyObject_CallNoArgs(find_place);
-        if (place == NULL) {
-            return NULL;
-        }
-        if (!PyArg_ParseTuple(place, "OO!OO", &hub, api->engine_type, &engine, &aio, &task)) {
-            Py_DECREF(place);
-            return NULL;
-        }
-        Py_INCREF(hub);
-        Py_INCREF(engine);
-        Py_INCREF(aio);
-        Py_INCREF(task);
-        Py_DECREF(place);
-    }
-    g = call_class->tp_new(call_class, empty, NULL); /* a child of the current one; greenlet's __init__ adds nothing */
-    if (g == NULL) {
-        goto done;
-    }
-    set_slot(&SLOT(g, function), args[0]);
-    PyObject *context = PyContext_CopyCurrent();
-    if (context == NULL || PyObject_SetAttr(g, name_gr_context, context) < 0) {
-        Py_XDECREF(context);
-        goto done;
-    }
-    Py_DECREF(context);
-    value = begin(engine, aio, task, g, args[1], args[2]);
-    if (api->is_active(g)) {
-        /* it has blocked; where it ends now is the hub */
-        PyObject *error = value == NULL ? take_exception() : NULL;
-        int failing = PyObject_SetAttr(g, name_parent, hub) < 0;
-        if (error != NULL && !failing) {
-            put_back(error);
-        }
-        else {
-            Py_XDECREF(error);
-            Py_XSETREF(value, failing ? NULL : new_blocked(g));
-        }
-    }
-done:
-    Py_XDECREF(g);
-    Py_XDECREF(task);
-    Py_XDECREF(aio);
-    Py_XDECREF(engine);
-    Py_XDECREF(hub);
-    return value;
-}
-
-/* ---- the steps of portals: bridge._aio.stepping --------------------------------------------------------------- */
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *coroutine;
-    PyObject *greenlet;     /* in which the coroutine runs; made by the first step */
-    PyObject *inside;       /* who is to be switched to by the next step */
-    PyObject *runner;       /* who has made the last step */
-    PyObject *result;       /* what the coroutine has ended with */
-    PyObject *interruption; /* what the next step is to raise inside, whatever it sends */
-    char finished;
-} Portal;
-
-static PyTypeObject *thrown_class;
-static PyObject *ended, *none_args;
-
-static int
-portal_init(Portal *self, PyObject *args, PyObject *kwargs)
-{
-    PyObject *coroutine;
-    if (!PyArg_ParseTuple(args, "O:PortalBase", &coroutine)) {
-        return -1;
-    }
-    set_slot(&self->coroutine, coroutine);
-    set_slot(&self->greenlet, Py_None);
-    set_slot(&self->inside, Py_None);
-    set_slot(&self->runner, Py_None);
-    set_slot(&self->result, Py_None);
-    set_slot(&self->interruption, Py_None);
-    self->finished = 0;
-    return 0;
-}
-
-/* Switch to a greenlet and pass it one object. */
-static PyObject *
-pass(PyObject *(*switch_to)(PyObject *, PyObject *, PyObject *), PyObject *g, PyObject *value)
-{
-    if (value == Py_None) {
-        return switch_to(g, none_args, NULL);
-    }
-    PyObject *args = PyTuple_Pack(1, value);
-    if (args == NULL) {
-        return NULL;
-    }
-    PyObject *came = switch_to(g, args, NULL);
-    Py_DECREF(args);
-    return came;
-}
-
-static PySendResult
-portal_am_send(PyObject *object, PyObject *value, PyObject **out)
-{
-    Portal *self = (Portal *)object;
-    *out = NULL;
-    if (is_new(PORTALS)) {
-        return PYGEN_ERROR;
-    }
-    PyObject *current = api->current();
-    if (current == NULL) {
-        return PYGEN_ERROR;
-    }
-    if (current != self->runner || self->interruption != Py_None) {
-        value = PyObject_CallMethodObjArgs(object, name_prepare, current, value, NULL);
-    }
-    else {
-        Py_INCREF(value);
-    }
-    Py_DECREF(current);
-    if (value == NULL) {
-        return PYGEN_ERROR;
-    }
-    if (self->inside == NULL) {
-        Py_DECREF(value);
-        PyErr_SetString(PyExc_AttributeError, "_inside");
-        return PYGEN_ERROR;
-    }
-    PyObject *inside = Py_NewRef(self->inside);
-    PyObject *yielded = pass(api->switch_to, inside, value);
-    Py_DECREF(inside);
-    Py_DECREF(value);
-    if (yielded != ended) {
-        *out = yielded;
-        return yielded == NULL ? PYGEN_ERROR : PYGEN_NEXT;
-    }
-    Py_DECREF(yielded);
-    self->finished = 1;
-    set_slot(&self->inside, Py_None); /* another step is refused */
-    set_slot(&self->runner, Py_None);
-    PyObject *result = self->result == NULL ? Py_NewRef(Py_None) : self->result;
-    self->result = Py_NewRef(Py_None);
-    if (Py_TYPE(result) != thrown_class) {
-        *out = result;
-        return PYGEN_RETURN;
-    }
-    PyObject *exception = PyObject_GetAttr(result, name_exception);
-    Py_DECREF(result);
-    if (exception != NULL) {
-        raise(exception);
-        Py_DECREF(exception);
-    }
-    return PYGEN_ERROR;
-}
-
-PyDoc_STRVAR(portal_send_doc,
-"send($self, value, /)\n--\n\n"
-"One step, by the task. What comes out is what the coroutine, or the code below it, waits for.");
-
-static PyObject *
-portal_send(PyObject *self, PyObject *value)
-{
-    PyObject *out;
-    if (portal_am_send(self, value, &out) == PYGEN_RETURN) {
-        /* as a generator does: a tuple or an exception is not to be taken for the arguments */
-        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, out);
-        Py_CLEAR(out);
-        if (stop != NULL) {
-            raise(stop);
-            Py_DECREF(stop);
-        }
-    }
-    return out;
-}
-
-PyDoc_STRVAR(portal_leave_doc,
-"_leave($self, value, /)\n--\n\n"
-"Inside: pass ``value`` to who made the step; returns what the next one sends.");
-
-static PyObject *
-portal_leave(Portal *self, PyObject *value)
-{
-    if (self->runner == NULL || !PyObject_TypeCheck(self->runner, api->greenlet_type)) {
-        PyErr_SetString(PyExc_RuntimeError, "a portal that has not begun cannot yield");
-        return NULL;
-    }
-    PyObject *runner = Py_NewRef(self->runner);
-    /* not by a method of the runner's own: the hub's makes checks that are for others */
-    PyObject *came = pass(api->switch_plainly, runner, value);
-    Py_DECREF(runner);
-    return came;
-}
-
-PyDoc_STRVAR(portal_drive_doc,
-"_drive($self, message, /)\n--\n\n"
-"In the portal's greenlet: drive the coroutine; what it yields goes to who made the step.");
-
-static PyObject *
-portal_drive(Portal *self, PyObject *message)
-{
-    if (is_new(PORTALS)) {
-        return NULL;
-    }
-    if (self->coroutine == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "coroutine");
-        return NULL;
-    }
-    PyObject *coroutine = Py_NewRef(self->coroutine);
-    PyObject *result = NULL;
-    Py_INCREF(message);
-    for (;;) {
-        PyObject *out = NULL;
-        if (Py_TYPE(message) == thrown_class) {
-            PyObject *exception = PyObject_GetAttr(message, name_exception);
-            if (exception != NULL) {
-                out = PyObject_CallMethodOneArg(coroutine, name_throw, exception);
-                Py_DECREF(exception);
-            }
-            Py_CLEAR(message); /* the exception's traceback refers to the frames inside */
-            if (out == NULL && PyErr_ExceptionMatches(PyExc_StopIteration)) {
-                PyObject *stop = take_exception();
-                result = ((PyStopIterationObject *)stop)->value;
-                result = Py_NewRef(result == NULL ? Py_None : result);
-                Py_DECREF(stop);
-                break;
-            }
-        }
-        else {
-            PySendResult sent = PyIter_Send(coroutine, message, &out);
-            Py_CLEAR(message);
-            if (sent == PYGEN_RETURN) {
-                result = out;
-                break;
-            }
-        }
-        if (out != NULL) {
-            message = portal_leave(self, out);
-            Py_DECREF(out);
-            if (message != NULL) {
-                continue;
-            }
-        }
-        PyObject *error = take_exception();
-        result = PyObject_CallOneArg((PyObject *)thrown_class, error);
-        Py_DECREF(error);
-        break;
-    }
-    Py_DECREF(coroutine);
-    if (result == NULL) {
-        return NULL;
-    }
-    Py_XSETREF(self->result, result);
-    return Py_NewRef(ended);
-}
-
-static int
-portal_traverse(Portal *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->coroutine);
-    Py_VISIT(self->greenlet);
-    Py_VISIT(self->inside);
-    Py_VISIT(self->runner);
-    Py_VISIT(self->result);
-    Py_VISIT(self->interruption);
-    return 0;
-}
-
-static int
-portal_clear(Portal *self)
-{
-    Py_CLEAR(self->coroutine);
-    Py_CLEAR(self->greenlet);
-    Py_CLEAR(self->inside);
-    Py_CLEAR(self->runner);
-    Py_CLEAR(self->result);
-    Py_CLEAR(self->interruption);
-    return 0;
-}
-
-static void
-portal_dealloc(Portal *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    portal_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyMethodDef portal_methods[] = {
-    {"send", portal_send, METH_O, portal_send_doc},
-    {"_drive", (PyCFunction)portal_drive, METH_O, portal_drive_doc},
-    {"_leave", (PyCFunction)portal_leave, METH_O, portal_leave_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef portal_members[] = {
-    {"coroutine", T_OBJECT_EX, offsetof(Portal, coroutine), 0, NULL},
-    {"_greenlet", T_OBJECT_EX, offsetof(Portal, greenlet), 0, NULL},
-    {"_inside", T_OBJECT_EX, offsetof(Portal, inside), 0, NULL},
-    {"_runner", T_OBJECT_EX, offsetof(Portal, runner), 0, NULL},
-    {"_result", T_OBJECT_EX, offsetof(Portal, result), 0, NULL},
-    {"_interruption", T_OBJECT_EX, offsetof(Portal, interruption), 0, NULL},
-    {"_finished", T_BOOL, offsetof(Portal, finished), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot portal_slots[] = {
-    {Py_tp_doc, (void *)"Runs a coroutine in a greenlet, step by step; see bridge._aio.stepping."},
-    {Py_tp_init, portal_init},
-    {Py_tp_traverse, portal_traverse},
-    {Py_tp_clear, portal_clear},
-    {Py_tp_dealloc, portal_dealloc},
-    {Py_tp_methods, portal_methods},
-    {Py_tp_members, portal_members},
-    {Py_am_send, portal_am_send},
-    {0, NULL},
-};
-
-static PyType_Spec portal_spec = {
-    .name = "bridge._aio._driving.PortalBase",
-    .basicsize = sizeof(Portal),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
-    .slots = portal_slots,
-};
-
 /* ---- the module --------------------------------------------------------------------------------------------- */
 
 /* Where a slot of a class in Python is. */
-static int
+int
 find_slot(PyTypeObject *type, const char *name, Py_ssize_t *offset)
 {
     PyObject *member = PyObject_GetAttrString((PyObject *)type, name);
@@ -1565,7 +1004,7 @@ find_slot(PyTypeObject *type, const char *name, Py_ssize_t *offset)
     return 0;
 }
 
-static void
+void
 keep(PyObject **where, PyObject *object)
 {
     Py_XSETREF(*where, Py_NewRef(object));
@@ -1659,64 +1098,17 @@ use_tasks(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(use_calls_doc,
-"use_calls(call_class, find_place, greenlet_exit, in_frame, /)\n--\n\n"
-"Called once, by bridge._calling.");
-
-static PyObject *
-use_calls(PyObject *module, PyObject *args)
-{
-    PyObject *type, *given[3];
-    if (!PyArg_ParseTuple(args, "O!OOO:use_calls", &PyType_Type, &type, &given[0], &given[1], &given[2])) {
-        return NULL;
-    }
-    if (find_slot((PyTypeObject *)type, "function", &found.function) < 0
-        || find_slot((PyTypeObject *)type, "future", &found.future) < 0) {
-        return NULL;
-    }
-    at = found;
-    keep((PyObject **)&call_class, type);
-    keep(&find_place, given[0]);
-    keep(&greenlet_exit, given[1]);
-    keep(&in_frame, given[2]);
-    known |= CALLS;
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(use_portals_doc,
-"use_portals(thrown_class, /)\n--\n\n"
-"Called once, by bridge._aio.stepping.");
-
-static PyObject *
-use_portals(PyObject *module, PyObject *type)
-{
-    if (!PyType_Check(type)) {
-        PyErr_SetString(PyExc_TypeError, "use_portals(): a class is needed");
-        return NULL;
-    }
-    keep((PyObject **)&thrown_class, type);
-    known |= PORTALS;
-    Py_RETURN_NONE;
-}
-
 static PyMethodDef module_methods[] = {
     {"begin", (PyCFunction)(void (*)(void))begin_py, METH_FASTCALL, begin_doc},
     {"drive", (PyCFunction)(void (*)(void))drive_py, METH_FASTCALL, drive_doc},
     {"wait_for_future", (PyCFunction)(void (*)(void))wait_for_future_py, METH_FASTCALL, wait_for_future_doc},
     {"await_quickly", await_quickly, METH_O, await_quickly_doc},
-    {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, call_doc},
-    {"run_call", (PyCFunction)(void (*)(void))run_call, METH_VARARGS | METH_KEYWORDS, run_call_doc},
     {"use_loops", use_loops, METH_VARARGS, use_loops_doc},
     {"use_tasks", use_tasks, METH_VARARGS, use_tasks_doc},
-    {"use_calls", use_calls, METH_VARARGS, use_calls_doc},
-    {"use_portals", use_portals, METH_O, use_portals_doc},
     {NULL, NULL, 0, NULL},
 };
 
-static const struct {
-    PyObject **name;
-    const char *text;
-} all_names[] = {
+static const struct name all_names[] = {
     {&name_error_handler, "error_handler"},
     {&name_parent, "parent"},
     {&name_entry, "entry"},
@@ -1735,15 +1127,20 @@ static const struct {
     {&name_delist, "delist"},
     {&name_settle, "settle"},
     {&name_invalid, "_invalid"},
-    {&name_gr_context, "gr_context"},
-    {&name_set_result, "set_result"},
-    {&name_is_closed, "is_closed"},
-    {&name_prepare, "_prepare"},
-    {&name_exception, "exception"},
-    {&name_throw, "throw"},
 };
 
-static int
+int
+intern_names(const struct name *names, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (*names[i].where == NULL && (*names[i].where = PyUnicode_InternFromString(names[i].text)) == NULL) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int
 add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept)
 {
     PyObject *type = PyType_FromSpec(spec);
@@ -1763,17 +1160,17 @@ execute(PyObject *module)
 {
     api = (SwitchingAPI *)PyCapsule_Import(SWITCHING_API, 0);
     if (api == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_SetString(PyExc_ImportError, "bridge._core._switching was built from an older version");
+        }
         return -1;
     }
     if (api->size != sizeof(SwitchingAPI)) {
         PyErr_SetString(PyExc_ImportError, "bridge._core._switching was built from another version");
         return -1;
     }
-    for (size_t i = 0; i < Py_ARRAY_LENGTH(all_names); i++) {
-        if (*all_names[i].name == NULL
-            && (*all_names[i].name = PyUnicode_InternFromString(all_names[i].text)) == NULL) {
-            return -1;
-        }
+    if (intern_names(all_names, Py_ARRAY_LENGTH(all_names)) < 0) {
+        return -1;
     }
     if (empty == NULL && (empty = PyTuple_New(0)) == NULL) {
         return -1;
@@ -1781,17 +1178,10 @@ execute(PyObject *module)
     if (names_context == NULL && (names_context = Py_BuildValue("(s)", "context")) == NULL) {
         return -1;
     }
-    if (none_args == NULL && (none_args = PyTuple_Pack(1, Py_None)) == NULL) {
+    if (add_type(module, "Wakeup", &wakeup_spec, &wakeup_type) < 0 || add_calls(module) < 0) {
         return -1;
     }
-    if (ended == NULL && (ended = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type)) == NULL) {
-        return -1;
-    }
-    if (add_type(module, "PortalBase", &portal_spec, NULL) < 0 || add_type(module, "Wakeup", &wakeup_spec, &wakeup_type) < 0
-        || add_type(module, "Blocked", &blocked_spec, &blocked_type) < 0) {
-        return -1;
-    }
-    return 0;
+    return add_portals(module);
 }
 
 static PyModuleDef_Slot slots[] = {
