@@ -260,3 +260,24 @@ def test_sockets_that_are_made_otherwise_are_left_as_they_are() -> None:
         b.sendall(b"x")
         assert reader.get() == b"x"
     """)
+
+
+def test_everything_that_is_compiled_is_in_use() -> None:
+    """Where one is not loaded nothing would tell, but the time that it takes."""
+    code = """
+        import bridge.queue, bridge.local, bridge.socket, bridge.lock
+        from bridge import _calling, _origin
+        from bridge._aio import driving, entering, stepping
+        from bridge._core import edges, queues, running, switching
+        for twin in (
+            switching.EngineBase.park, switching.WaitBase.wake, switching.LineBase.tell, queues.QueueBase.put,
+            queues.JoinableBase.task_done, edges.Edges.look, bridge.socket.socket.recv, bridge.local.LocalBase,
+            driving.drive, driving.await_quickly, entering.begin, entering.Wakeup, stepping.PortalBase.send,
+            _calling.call, _origin.callers,
+        ):
+            # a class in Python has a dictionary of its functions, one in C of descriptors
+            inside = vars(twin).values() if isinstance(twin, type) else [twin]
+            print("python" if any(hasattr(each, "__code__") for each in inside) else "compiled", twin)
+    """
+    lines = run(code).splitlines()
+    assert len(lines) == 15 and [line for line in lines if not line.startswith("compiled")] == []

@@ -986,24 +986,6 @@ await_quickly(PyObject *module, PyObject *awaitable)
 
 /* ---- the module --------------------------------------------------------------------------------------------- */
 
-/* Where a slot of a class in Python is. */
-int
-find_slot(PyTypeObject *type, const char *name, Py_ssize_t *offset)
-{
-    PyObject *member = PyObject_GetAttrString((PyObject *)type, name);
-    if (member == NULL) {
-        return -1;
-    }
-    if (Py_TYPE(member) != &PyMemberDescr_Type || ((PyMemberDescrObject *)member)->d_member->type != T_OBJECT_EX) {
-        PyErr_Format(PyExc_TypeError, "%s.%s is no slot", type->tp_name, name);
-        Py_DECREF(member);
-        return -1;
-    }
-    *offset = ((PyMemberDescrObject *)member)->d_member->offset;
-    Py_DECREF(member);
-    return 0;
-}
-
 void
 keep(PyObject **where, PyObject *object)
 {
@@ -1064,11 +1046,11 @@ use_tasks(PyObject *module, PyObject *args)
         return NULL;
     }
     PyTypeObject *type = (PyTypeObject *)classes[0];
-    if (find_slot(type, "engine", &found.engine) < 0 || find_slot(type, "aio", &found.aio) < 0
-        || find_slot(type, "awaiting", &found.awaiting) < 0 || find_slot(type, "touched", &found.touched) < 0
-        || find_slot(type, "wait", &found.wait) < 0 || find_slot(type, "wakeup", &found.wakeup) < 0
-        || find_slot(type, "_listed", &found.listed) < 0 || find_slot(type, "_cancel_now", &found.cancel_now) < 0
-        || find_slot(type, "_told", &found.told) < 0 || find_slot(type, "_reference", &found.reference) < 0) {
+    if (find_slot(type, "engine", T_OBJECT_EX, &found.engine) < 0 || find_slot(type, "aio", T_OBJECT_EX, &found.aio) < 0
+        || find_slot(type, "awaiting", T_OBJECT_EX, &found.awaiting) < 0 || find_slot(type, "touched", T_OBJECT_EX, &found.touched) < 0
+        || find_slot(type, "wait", T_OBJECT_EX, &found.wait) < 0 || find_slot(type, "wakeup", T_OBJECT_EX, &found.wakeup) < 0
+        || find_slot(type, "_listed", T_OBJECT_EX, &found.listed) < 0 || find_slot(type, "_cancel_now", T_OBJECT_EX, &found.cancel_now) < 0
+        || find_slot(type, "_told", T_OBJECT_EX, &found.told) < 0 || find_slot(type, "_reference", T_OBJECT_EX, &found.reference) < 0) {
         return NULL;
     }
     if (given[0] != Py_None && !PySet_CheckExact(given[0])) {
@@ -1133,7 +1115,7 @@ int
 intern_names(const struct name *names, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (*names[i].where == NULL && (*names[i].where = PyUnicode_InternFromString(names[i].text)) == NULL) {
+        if (intern(names[i].where, names[i].text) < 0) {
             return -1;
         }
     }
@@ -1158,15 +1140,8 @@ add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **k
 static int
 execute(PyObject *module)
 {
-    api = (SwitchingAPI *)PyCapsule_Import(SWITCHING_API, 0);
+    api = import_switching();
     if (api == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            PyErr_SetString(PyExc_ImportError, "bridge._core._switching was built from an older version");
-        }
-        return -1;
-    }
-    if (api->size != sizeof(SwitchingAPI)) {
-        PyErr_SetString(PyExc_ImportError, "bridge._core._switching was built from another version");
         return -1;
     }
     if (intern_names(all_names, Py_ARRAY_LENGTH(all_names)) < 0) {

@@ -249,8 +249,8 @@ use_calls(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!OOO:use_calls", &PyType_Type, &type, &given[0], &given[1], &given[2])) {
         return NULL;
     }
-    if (find_slot((PyTypeObject *)type, "function", &found.function) < 0
-        || find_slot((PyTypeObject *)type, "future", &found.future) < 0) {
+    if (find_slot((PyTypeObject *)type, "function", T_OBJECT_EX, &found.function) < 0
+        || find_slot((PyTypeObject *)type, "future", T_OBJECT_EX, &found.future) < 0) {
         return NULL;
     }
     at = found;

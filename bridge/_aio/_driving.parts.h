@@ -4,11 +4,7 @@
 #ifndef BRIDGE_DRIVING_PARTS_H
 #define BRIDGE_DRIVING_PARTS_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stddef.h>
-#include <structmember.h>
-
+#include "_compiled.h"
 #include "_switching.h"
 
 static inline void
@@ -48,17 +44,6 @@ put_back(PyObject *exception)
     PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exception)), exception, PyException_GetTraceback(exception));
 }
 
-/* Call for the effect; 0, or -1 with an exception. */
-static inline int
-done_with(PyObject *result)
-{
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    return 0;
-}
-
 struct name {
     PyObject **where;
     const char *text;
@@ -85,8 +70,6 @@ PyObject *begin(Engine *engine, PyObject *aio, PyObject *task, PyObject *g, PyOb
 /* The engine of this thread's hub; NULL: there is none, or with an exception. A new reference. */
 Engine *engine_here(PyObject **hub);
 
-/* Where a slot of a class in Python is; 0, or -1 with an exception. */
-int find_slot(PyTypeObject *type, const char *name, Py_ssize_t *offset);
 void keep(PyObject **where, PyObject *object);
 int intern_names(const struct name *names, size_t n);
 int add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept);

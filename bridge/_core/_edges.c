@@ -10,12 +10,11 @@
    epoll instance, gives it up, however short that is: without these the other threads would wait that long for their
    turn where greenlets always find something to do. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_compiled.h"
+#include "_switching.h"
+
 #include <errno.h>
 #include <math.h>
-#include <stddef.h>
-#include <structmember.h>
 #include <sys/socket.h>
 #include <time.h>
 #ifdef __linux__
@@ -37,17 +36,16 @@
    that was asked for, most of which is given back. */
 #define SHORT 8192
 
-/* Where the attributes are kept that are slots, of classes in Python and in C. */
+static SwitchingAPI *api;
+
+/* Where the attributes are kept that are slots. */
 static Py_ssize_t channel_drained, channel_stream, channel_reader, channel_writer, channel_home, channel_mask,
     channel_ref, channel_ample, channel_patience;
-static Py_ssize_t wait_engine, wait_greenlet, wait_target, wait_woken, wait_queued;
-static Py_ssize_t engine_ready, engine_turns, engine_armed;
 
-static PyTypeObject *channel_class, *wait_base, *engine_base;
-static PyObject *name_append, *name_wake, *name_arm, *name_edges, *name_block;
+static PyTypeObject *channel_class;
+static PyObject *name_arm, *name_edges, *name_block;
 
 #define SLOT(object, offset) (*(PyObject **)((char *)(object) + (offset)))
-#define FLAG(object, offset) (*((char *)(object) + (offset)))
 
 /* Store in a slot. Takes over the reference. */
 static void
@@ -64,40 +62,16 @@ store_flag(PyObject *object, Py_ssize_t offset, int value)
     store(object, offset, Py_NewRef(value ? Py_True : Py_False));
 }
 
-/* The offset of the slot of that name and kind; -1 with an exception. */
-static Py_ssize_t
-offset_of(PyTypeObject *type, const char *name, int kind)
-{
-    PyObject *descriptor = PyObject_GetAttrString((PyObject *)type, name);
-    if (descriptor == NULL) {
-        return -1;
-    }
-    Py_ssize_t offset = -1;
-    if (Py_TYPE(descriptor) == &PyMemberDescr_Type) {
-        PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
-        if (member->type == kind) {
-            offset = member->offset;
-        }
-    }
-    Py_DECREF(descriptor);
-    if (offset < 0) {
-        PyErr_Format(PyExc_TypeError, "%s.%s is not the slot that was expected", type->tp_name, name);
-    }
-    return offset;
-}
-
 typedef struct {
     Py_ssize_t *offset;
     const char *name;
-    int kind;
 } Place;
 
 static int
 find_places(PyTypeObject *type, const Place *places)
 {
     for (; places->offset != NULL; places++) {
-        *places->offset = offset_of(type, places->name, places->kind);
-        if (*places->offset < 0) {
+        if (find_slot(type, places->name, T_OBJECT_EX, places->offset) < 0) {
             return -1;
         }
     }
@@ -109,11 +83,13 @@ static int
 replace(PyTypeObject *type, PyMethodDef *methods, PyObject **before)
 {
     for (int i = 0; methods[i].ml_name != NULL; i++) {
-        PyObject *old = PyObject_GetAttrString((PyObject *)type, methods[i].ml_name);
-        if (old == NULL) {
-            return -1;
+        if (before != NULL) {
+            PyObject *old = PyObject_GetAttrString((PyObject *)type, methods[i].ml_name);
+            if (old == NULL) {
+                return -1;
+            }
+            Py_XSETREF(before[i], old);
         }
-        Py_XSETREF(before[i], old);
         PyObject *method = PyDescr_NewMethod(type, &methods[i]);
         if (method == NULL) {
             return -1;
@@ -124,42 +100,6 @@ replace(PyTypeObject *type, PyMethodDef *methods, PyObject **before)
             return -1;
         }
     }
-    return 0;
-}
-
-/* ---- waits and their engine --------------------------------------------------------------------------------- */
-
-static int
-call_and_forget(PyObject *self, PyObject *name)
-{
-    PyObject *result = PyObject_CallMethodNoArgs(self, name);
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    return 0;
-}
-
-/* wait.wake(), by the engine itself; 0, or -1 with an exception */
-static int
-wake_here(PyObject *wait, PyObject *engine, PyObject *ready)
-{
-    if (!PyObject_TypeCheck(wait, wait_base)) {
-        return call_and_forget(wait, name_wake);
-    }
-    if (FLAG(wait, wait_woken)) {
-        return 0;
-    }
-    if (SLOT(wait, wait_engine) != engine || FLAG(wait, wait_queued)) {
-        return call_and_forget(wait, name_wake);
-    }
-    FLAG(wait, wait_woken) = FLAG(wait, wait_queued) = 1;
-    store(wait, wait_target, Py_XNewRef(SLOT(wait, wait_greenlet)));
-    PyObject *result = PyObject_CallMethodOneArg(ready, name_append, wait);
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
     return 0;
 }
 
@@ -179,9 +119,7 @@ now(void)
 
 static Py_ssize_t edges_channels, edges_found, edges_last, edges_loop_calls, edges_loop_fd, edges_number;
 static PyTypeObject *edges_class;
-static PyObject *edges_before[2];
-static PyObject *name_owned, *name_shared, *name_asked, *name_asked_before, *name_stopping, *name_before, *name_after,
-    *name_on_idle, *name_heap, *name_handle_error, *name_call;
+static PyObject *name_asked, *name_asked_before, *name_handle_error, *name_call;
 
 static PyObject *
 unset(void)
@@ -192,7 +130,7 @@ unset(void)
 
 /* One event; 0, or -1 with an exception. */
 static int
-report(PyObject *self, PyObject *engine, PyObject *channels, PyObject *ready, int fd, uint32_t events)
+report(PyObject *self, PyObject *channels, int fd, uint32_t events)
 {
     PyObject *key = PyLong_FromLong(fd);
     if (key == NULL) {
@@ -218,7 +156,7 @@ report(PyObject *self, PyObject *engine, PyObject *channels, PyObject *ready, in
     if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) {
         PyObject *writer = Py_XNewRef(SLOT(channel, channel_writer));
         if (writer != NULL && writer != Py_None) {
-            failed = wake_here(writer, engine, ready);
+            failed = api->wake(writer);
         }
         Py_XDECREF(writer);
     }
@@ -226,7 +164,7 @@ report(PyObject *self, PyObject *engine, PyObject *channels, PyObject *ready, in
         store_flag(channel, channel_drained, 0);
         PyObject *reader = Py_XNewRef(SLOT(channel, channel_reader));
         if (reader != NULL && reader != Py_None) {
-            failed = wake_here(reader, engine, ready);
+            failed = api->wake(reader);
         }
         Py_XDECREF(reader);
     }
@@ -267,11 +205,11 @@ wait_for_events(int fd, struct epoll_event *events, double timeout)
 
 /* 0, or -1 with an exception */
 static int
-look(PyObject *self, PyObject *engine, double timeout)
+look(PyObject *self, Engine *engine, double timeout)
 {
     PyObject *number = SLOT(self, edges_number);
     PyObject *channels = SLOT(self, edges_channels);
-    PyObject *ready = SLOT(engine, engine_ready);
+    PyObject *ready = engine->ready;
     if (number == NULL || channels == NULL || ready == NULL) {
         unset();
         return -1;
@@ -289,7 +227,7 @@ look(PyObject *self, PyObject *engine, double timeout)
         return -1;
     }
     if (timeout != 0) {
-        FLAG(engine, engine_armed) = 1; /* whoever it was that woke us, a drain is under way */
+        engine->armed = 1; /* whoever it was that woke us, a drain is under way */
     }
     PyObject *found = PyLong_FromLong(n);
     if (found == NULL) {
@@ -300,11 +238,11 @@ look(PyObject *self, PyObject *engine, double timeout)
     Py_INCREF(channels);
     Py_INCREF(ready);
     for (int i = 0; i < n && !failed; i++) {
-        failed = report(self, engine, channels, ready, events[i].data.fd, events[i].events);
+        failed = report(self, channels, events[i].data.fd, events[i].events);
     }
-    if (!failed && !FLAG(engine, engine_armed)) {
+    if (!failed && !engine->armed) {
         Py_ssize_t waiting = PyObject_Size(ready);
-        failed = waiting < 0 || (waiting > 0 && call_and_forget(engine, name_arm) < 0);
+        failed = waiting < 0 || (waiting > 0 && done_with(PyObject_CallMethodNoArgs((PyObject *)engine, name_arm)) < 0);
     }
     Py_DECREF(channels);
     Py_DECREF(ready);
@@ -318,37 +256,34 @@ PyDoc_STRVAR(look_doc,
 static PyObject *
 edges_look(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs < 1 || nargs > 2 || !PyObject_TypeCheck(args[0], engine_base)) {
+    if (nargs < 1 || nargs > 2 || !PyObject_TypeCheck(args[0], api->engine_type)) {
         PyErr_SetString(PyExc_TypeError, "look() takes an engine and a number of seconds");
         return NULL;
     }
     double timeout = nargs > 1 ? PyFloat_AsDouble(args[1]) : 0;
-    if (PyErr_Occurred() || look(self, args[0], timeout) < 0) {
+    if (PyErr_Occurred() || look(self, (Engine *)args[0], timeout) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
 }
 
-/* Whether an attribute is what it mostly is: `wanted`, or (NULL) empty. 1, 0, or -1 with an exception. */
+/* Whether an attribute is False. 1, 0, or -1 with an exception. */
 static int
-is(PyObject *object, PyObject *name, PyObject *wanted)
+is_false(Engine *engine, PyObject *name)
 {
-    PyObject *value = PyObject_GetAttr(object, name);
-    if (value == NULL) {
-        return -1;
-    }
-    int same = value == wanted;
-    if (wanted == NULL) {
-        Py_ssize_t size = PyObject_Size(value);
-        same = size < 0 ? -1 : size == 0;
-    }
-    Py_DECREF(value);
-    return same;
+    PyObject *value = PyObject_GetAttr((PyObject *)engine, name);
+    return done_with(value) < 0 ? -1 : value == Py_False;
+}
+
+static int
+is_empty(PyObject *hooks)
+{
+    return hooks != NULL && PyList_CheckExact(hooks) && PyList_GET_SIZE(hooks) == 0;
 }
 
 /* The same question as Engine._may_doze(), which sees to the rarer cases. 1, 0, or -1 with an exception. */
 static int
-may_doze(PyObject *self, PyObject *engine)
+may_doze(PyObject *self, Engine *engine)
 {
     PyObject *loop_fd = SLOT(self, edges_loop_fd), *last = SLOT(self, edges_last), *channels = SLOT(self, edges_channels);
     if (loop_fd == NULL || last == NULL || channels == NULL || SLOT(self, edges_loop_calls) != Py_False
@@ -361,26 +296,21 @@ may_doze(PyObject *self, PyObject *engine)
         || (SLOT(channel, channel_reader) == Py_None && SLOT(channel, channel_writer) == Py_None)) {
         return PyErr_Occurred() ? -1 : 0;
     }
-    int may = is(engine, name_asked, Py_False);
-    may = may <= 0 ? may : is(engine, name_asked_before, Py_False);
-    may = may <= 0 ? may : is(engine, name_shared, Py_False);
-    may = may <= 0 ? may : is(engine, name_owned, Py_True);
-    may = may <= 0 ? may : is(engine, name_stopping, Py_False);
-    may = may <= 0 ? may : is(engine, name_on_idle, Py_None);
-    may = may <= 0 ? may : is(engine, name_before, NULL);
-    return may <= 0 ? may : is(engine, name_after, NULL);
+    if (engine->shared || !engine->owned || engine->stopping || engine->on_idle != Py_None || !is_empty(engine->before)
+        || !is_empty(engine->after)) {
+        return 0;
+    }
+    int may = is_false(engine, name_asked);
+    return may <= 0 ? may : is_false(engine, name_asked_before);
 }
 
 /* Seconds until the earliest timer, -1 if there is none, 0 if this is for Engine._doze(); -2 with an exception. */
 static double
-until_timer(PyObject *engine)
+until_timer(Engine *engine)
 {
     double left = 0;
-    PyObject *heap = PyObject_GetAttr(engine, name_heap);
-    if (heap == NULL) {
-        return -2;
-    }
-    if (PyList_CheckExact(heap)) {
+    PyObject *heap = engine->heap;
+    if (heap != NULL && PyList_CheckExact(heap)) {
         if (PyList_GET_SIZE(heap) == 0) {
             left = -1;
         }
@@ -400,13 +330,12 @@ until_timer(PyObject *engine)
             }
         }
     }
-    Py_DECREF(heap);
     return left;
 }
 
 /* Somebody's signal handler has raised in our sleep: handle an Exception; 0, or -1 if it is to go on. */
 static int
-handle_raised(PyObject *engine)
+handle_raised(Engine *engine)
 {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
@@ -414,12 +343,12 @@ handle_raised(PyObject *engine)
     PyObject *type, *value, *tb;
     PyErr_Fetch(&type, &value, &tb);
     PyErr_NormalizeException(&type, &value, &tb);
-    FLAG(engine, engine_armed) = 1;
+    engine->armed = 1;
     PyObject *result = NULL;
-    PyObject *handler = PyObject_GetAttr(engine, name_handle_error);
+    PyObject *handler = PyObject_GetAttr((PyObject *)engine, name_handle_error);
     if (handler != NULL) {
         result = PyObject_CallMethodObjArgs(
-            engine, name_call, handler, Py_None, type, value, tb == NULL ? Py_None : tb, NULL);
+            (PyObject *)engine, name_call, handler, Py_None, type, value, tb == NULL ? Py_None : tb, NULL);
         Py_DECREF(handler);
     }
     Py_DECREF(type);
@@ -438,14 +367,15 @@ PyDoc_STRVAR(look_again_doc,
 "now.");
 
 static PyObject *
-edges_look_again(PyObject *self, PyObject *engine)
+edges_look_again(PyObject *self, PyObject *arg)
 {
     PyObject *found = SLOT(self, edges_found);
-    if (!PyObject_TypeCheck(engine, engine_base)) {
+    if (!PyObject_TypeCheck(arg, api->engine_type)) {
         PyErr_SetString(PyExc_TypeError, "look_again() takes an engine");
         return NULL;
     }
-    PyObject *ready = SLOT(engine, engine_ready);
+    Engine *engine = (Engine *)arg;
+    PyObject *ready = engine->ready;
     if (found == NULL || ready == NULL) {
         return unset();
     }
@@ -461,7 +391,7 @@ edges_look_again(PyObject *self, PyObject *engine)
             return NULL;
         }
         if (may && left != 0) {
-            FLAG(engine, engine_armed) = 0;
+            engine->armed = 0;
             waiting = PyObject_Size(ready); /* see "Armed" in bridge._core.engine */
             if (waiting == 0) {
                 if (look(self, engine, left) < 0 && handle_raised(engine) < 0) {
@@ -469,7 +399,7 @@ edges_look_again(PyObject *self, PyObject *engine)
                 }
                 waiting = PyObject_Size(ready);
             }
-            FLAG(engine, engine_armed) = 1;
+            engine->armed = 1;
         }
     }
     if (waiting < 0) {
@@ -492,7 +422,7 @@ static PyTypeObject *wait_class;
 static Py_ssize_t socket_channel, socket_timeout;
 static PyObject *hub_local, *cancelled_class, *refused_class;
 static PyObject *zero;
-static PyObject *name_hub, *name_loop, *name_send_rest;
+static PyObject *name_send_rest;
 static PyObject *wait_before[1], *socket_before[4];
 
 enum { RECV, RECV_INTO, SEND, SENDALL };
@@ -573,8 +503,8 @@ wait_edge(PyObject *self, PyObject *channel, int events, PyObject *timeout, int 
         return -1;
     }
     int done = 0;
-    PyObject *engine = SLOT(wait, wait_engine);
-    if (engine == NULL || !PyObject_TypeCheck(engine, engine_base)) {
+    PyObject *engine = ((Wait *)wait)->engine;
+    if (engine == NULL || !PyObject_TypeCheck(engine, api->engine_type)) {
         goto end; /* a portal */
     }
     Py_ssize_t place = events == READ ? channel_reader : channel_writer;
@@ -771,25 +701,24 @@ hasty(PyObject *channel)
             return 0;
         }
     }
-    PyObject *hub = PyObject_GetAttr(hub_local, name_hub);
-    if (hub == NULL) {
-        return -1;
+    PyObject *hub = api->hub_here(hub_local);
+    PyObject *loop = hub == NULL || hub == Py_None ? hub : api->loop_of(hub);
+    if (loop != hub) {
+        Py_DECREF(hub);
     }
-    PyObject *engine = hub == Py_None ? Py_NewRef(hub) : PyObject_GetAttr(hub, name_loop);
-    Py_DECREF(hub);
-    if (engine == NULL) {
+    if (loop == NULL) {
         return -1;
     }
     int yes = 0;
-    if (PyObject_TypeCheck(engine, engine_base) && *(Py_ssize_t *)((char *)engine + engine_turns) > 0) {
-        PyObject *ready = SLOT(engine, engine_ready);
-        Py_ssize_t waiting = ready == NULL ? 1 : PyObject_Size(ready);
+    if (PyObject_TypeCheck(loop, api->engine_type) && ((Engine *)loop)->turns > 0) {
+        Engine *engine = (Engine *)loop;
+        Py_ssize_t waiting = engine->ready == NULL ? 1 : PyObject_Size(engine->ready);
         if (waiting == 0) {
-            --*(Py_ssize_t *)((char *)engine + engine_turns);
+            engine->turns--;
         }
         yes = waiting < 0 ? -1 : waiting == 0;
     }
-    Py_DECREF(engine);
+    Py_DECREF(loop);
     return yes;
 }
 
@@ -1103,75 +1032,48 @@ static PyMethodDef socket_methods[] = {
 
 /* ---- the module --------------------------------------------------------------------------------------------- */
 
-static int
-use_channels(PyTypeObject *channel, PyTypeObject *wait, PyTypeObject *engine)
-{
-    const Place of_channel[] = {
-        {&channel_drained, "drained", T_OBJECT_EX},
-        {&channel_stream, "stream", T_OBJECT_EX},
-        {&channel_ample, "ample", T_OBJECT_EX},
-        {&channel_patience, "patience", T_OBJECT_EX},
-        {&channel_reader, "reader", T_OBJECT_EX},
-        {&channel_writer, "writer", T_OBJECT_EX},
-        {&channel_home, "home", T_OBJECT_EX},
-        {&channel_mask, "mask", T_OBJECT_EX},
-        {&channel_ref, "ref", T_OBJECT_EX},
-        {NULL, NULL, 0},
-    };
-    const Place of_wait[] = {
-        {&wait_engine, "engine", T_OBJECT_EX},
-        {&wait_greenlet, "greenlet", T_OBJECT_EX},
-        {&wait_target, "target", T_OBJECT_EX},
-        {&wait_woken, "woken", T_BOOL},
-        {&wait_queued, "queued", T_BOOL},
-        {NULL, NULL, 0},
-    };
-    const Place of_engine[] = {
-        {&engine_ready, "ready", T_OBJECT_EX},
-        {&engine_turns, "turns", T_PYSSIZET},
-        {&engine_armed, "armed", T_BOOL},
-        {NULL, NULL, 0},
-    };
-    if (find_places(channel, of_channel) < 0 || find_places(wait, of_wait) < 0
-        || find_places(engine, of_engine) < 0) {
-        return -1;
-    }
-    Py_XSETREF(channel_class, (PyTypeObject *)Py_NewRef(channel));
-    Py_XSETREF(wait_base, (PyTypeObject *)Py_NewRef(wait));
-    Py_XSETREF(engine_base, (PyTypeObject *)Py_NewRef(engine));
-    return 0;
-}
-
 PyDoc_STRVAR(use_edges_doc,
-"use_edges(edges_class, channel_class, wait_base, engine_base, /)\n--\n\n"
-"Called once, by bridge._core.edges. TypeError if the last two are not the compiled ones.");
+"use_edges(edges_class, channel_class, /)\n--\n\n"
+"Called once, by bridge._core.edges.");
 
 static PyObject *
 use_edges(PyObject *module, PyObject *args)
 {
-    PyTypeObject *edges, *channel, *wait, *engine;
-    if (!PyArg_ParseTuple(args, "O!O!O!O!:use_edges", &PyType_Type, &edges, &PyType_Type, &channel, &PyType_Type,
-                          &wait, &PyType_Type, &engine)) {
+    PyTypeObject *edges, *channel;
+    if (!PyArg_ParseTuple(args, "O!O!:use_edges", &PyType_Type, &edges, &PyType_Type, &channel)) {
         return NULL;
     }
-    if (use_channels(channel, wait, engine) < 0) {
+    const Place of_channel[] = {
+        {&channel_drained, "drained"},
+        {&channel_stream, "stream"},
+        {&channel_ample, "ample"},
+        {&channel_patience, "patience"},
+        {&channel_reader, "reader"},
+        {&channel_writer, "writer"},
+        {&channel_home, "home"},
+        {&channel_mask, "mask"},
+        {&channel_ref, "ref"},
+        {NULL, NULL},
+    };
+    if (find_places(channel, of_channel) < 0) {
         return NULL;
     }
 #ifdef __linux__
     const Place of_edges[] = {
-        {&edges_channels, "channels", T_OBJECT_EX},
-        {&edges_found, "_found", T_OBJECT_EX},
-        {&edges_last, "_last", T_OBJECT_EX},
-        {&edges_number, "_number", T_OBJECT_EX},
-        {&edges_loop_calls, "loop_calls", T_OBJECT_EX},
-        {&edges_loop_fd, "loop_fd", T_OBJECT_EX},
-        {NULL, NULL, 0},
+        {&edges_channels, "channels"},
+        {&edges_found, "_found"},
+        {&edges_last, "_last"},
+        {&edges_number, "_number"},
+        {&edges_loop_calls, "loop_calls"},
+        {&edges_loop_fd, "loop_fd"},
+        {NULL, NULL},
     };
-    if (find_places(edges, of_edges) < 0 || replace(edges, edges_methods, edges_before) < 0) {
+    if (find_places(edges, of_edges) < 0 || replace(edges, edges_methods, NULL) < 0) {
         return NULL;
     }
     Py_XSETREF(edges_class, (PyTypeObject *)Py_NewRef(edges));
 #endif
+    Py_XSETREF(channel_class, (PyTypeObject *)Py_NewRef(channel));
     Py_RETURN_NONE;
 }
 
@@ -1222,15 +1124,15 @@ use_sockets(PyObject *module, PyObject *args)
                           &PyType_Type, &wait, &local, &cancelled, &refused, &PyType_Type, &plain)) {
         return NULL;
     }
-    if (channel_class == NULL || !PyType_IsSubtype(wait, wait_base) || !PyType_IsSubtype(sockets, waiting)
+    if (channel_class == NULL || !PyType_IsSubtype(wait, api->wait_type) || Py_TYPE(local) != api->hub_local_type || !PyType_IsSubtype(sockets, waiting)
         || !PyType_IsSubtype(waiting, plain) || !check_layout(plain)) {
         PyErr_SetString(PyExc_TypeError, "these are not the classes that were expected");
         return NULL;
     }
     const Place of_socket[] = {
-        {&socket_channel, "_channel", T_OBJECT_EX},
-        {&socket_timeout, "_timeout", T_OBJECT_EX},
-        {NULL, NULL, 0},
+        {&socket_channel, "_channel"},
+        {&socket_timeout, "_timeout"},
+        {NULL, NULL},
     };
     if (find_places(waiting, of_socket) < 0) {
         return NULL;
@@ -1252,31 +1154,21 @@ static PyMethodDef module_methods[] = {
 };
 
 static int
-intern(PyObject **name, const char *text)
-{
-    if (*name == NULL) {
-        *name = PyUnicode_InternFromString(text);
-    }
-    return *name == NULL ? -1 : 0;
-}
-
-static int
 execute(PyObject *module)
 {
-    if (intern(&name_append, "append") < 0 || intern(&name_wake, "wake") < 0 || intern(&name_arm, "arm") < 0
-        || intern(&name_edges, "edges") < 0 || intern(&name_block, "block") < 0
-        || intern(&name_send_rest, "_send_rest") < 0 || intern(&name_hub, "hub") < 0
-        || intern(&name_loop, "loop") < 0) {
+    api = import_switching();
+    if (api == NULL) {
+        return -1;
+    }
+    if (intern(&name_arm, "arm") < 0 || intern(&name_edges, "edges") < 0 || intern(&name_block, "block") < 0
+        || intern(&name_send_rest, "_send_rest") < 0) {
         return -1;
     }
     if (zero == NULL && (zero = PyLong_FromLong(0)) == NULL) {
         return -1;
     }
 #ifdef __linux__
-    if (intern(&name_owned, "owned") < 0 || intern(&name_shared, "shared") < 0 || intern(&name_asked, "_asked") < 0
-        || intern(&name_asked_before, "_asked_before") < 0 || intern(&name_stopping, "stopping") < 0
-        || intern(&name_before, "before") < 0 || intern(&name_after, "after") < 0
-        || intern(&name_on_idle, "on_idle") < 0 || intern(&name_heap, "heap") < 0
+    if (intern(&name_asked, "_asked") < 0 || intern(&name_asked_before, "_asked_before") < 0
         || intern(&name_handle_error, "handle_error") < 0 || intern(&name_call, "call") < 0) {
         return -1;
     }

@@ -6,11 +6,7 @@
    The values are held while anything is called: a descriptor, or a name that is no plain str, may end the greenlet's
    part in the local. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stddef.h>
-#include <structmember.h>
-
+#include "_compiled.h"
 #include "_switching.h"
 
 typedef struct {
@@ -253,12 +249,8 @@ static PyMethodDef module_methods[] = {
 static int
 execute(PyObject *module)
 {
-    api = (SwitchingAPI *)PyCapsule_Import(SWITCHING_API, 0);
+    api = import_switching();
     if (api == NULL) {
-        return -1;
-    }
-    if (api->size != sizeof(SwitchingAPI)) {
-        PyErr_SetString(PyExc_ImportError, "bridge._core._switching was built from another version");
         return -1;
     }
     greenlet_dict = api->greenlet_type->tp_dictoffset;
@@ -266,10 +258,7 @@ execute(PyObject *module)
         PyErr_SetString(PyExc_ImportError, "greenlets do not have their dictionary where it was expected");
         return -1;
     }
-    if (name_key == NULL && (name_key = PyUnicode_InternFromString("_bridge_local")) == NULL) {
-        return -1;
-    }
-    if (name_dict == NULL && (name_dict = PyUnicode_InternFromString("__dict__")) == NULL) {
+    if (intern(&name_key, "_bridge_local") < 0 || intern(&name_dict, "__dict__") < 0) {
         return -1;
     }
     PyObject *type = PyType_FromSpec(&local_spec);

@@ -3,10 +3,7 @@
    Each method does what the method of the same name does there, and nothing else: if there is nothing to wait
    for, it is done here; all that may block is left to the methods in Python. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stddef.h>
-#include <structmember.h>
+#include "_compiled.h"
 
 typedef struct {
     PyObject_HEAD
@@ -336,15 +333,6 @@ static PyType_Spec joinable_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, /* the rest is QueueBase's */
     .slots = joinable_slots,
 };
-
-static int
-intern(PyObject **name, const char *text)
-{
-    if (*name == NULL) {
-        *name = PyUnicode_InternFromString(text);
-    }
-    return *name == NULL ? -1 : 0;
-}
 
 static int
 execute(PyObject *module)

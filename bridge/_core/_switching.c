@@ -883,15 +883,6 @@ static PyMethodDef module_methods[] = {
 };
 
 static int
-intern(PyObject **name, const char *text)
-{
-    if (*name == NULL) {
-        *name = PyUnicode_InternFromString(text);
-    }
-    return *name == NULL ? -1 : 0;
-}
-
-static int
 add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept)
 {
     PyObject *type = PyType_FromSpec(spec);
@@ -953,6 +944,7 @@ add_api(PyObject *module)
     api.park = engine_park;
     api.probe = engine_probe;
     api.make_ready = make_ready;
+    api.wake = wake;
     api.over = over;
     PyObject *capsule = PyCapsule_New(&api, SWITCHING_API, NULL);
     if (capsule == NULL) {

@@ -65,8 +65,30 @@ typedef struct {
     PyObject *(*probe)(Engine *engine, PyObject *ignored);
     /* Append to the ready queue and see to it that it is noticed; 0, or -1 with an exception. */
     int (*make_ready)(PyObject *engine, PyObject *item);
+    /* Wake a Wait, or what has the same face; 0, or -1 with an exception. */
+    int (*wake)(PyObject *entry);
     /* Nobody is to be switched to for this wait any more. */
     void (*over)(Wait *wait);
 } SwitchingAPI;
+
+/* What the module _switching has; NULL with an ImportError if that was built from another version. */
+static inline SwitchingAPI *
+import_switching(void)
+{
+    /* not by PyCapsule_Import(), which looks for the module in its package: that may not have been loaded wholly */
+    PyObject *module = PyImport_ImportModule("bridge._core._switching");
+    if (module == NULL) {
+        return NULL;
+    }
+    PyObject *capsule = PyObject_GetAttrString(module, "_C_API");
+    Py_DECREF(module);
+    SwitchingAPI *api = capsule == NULL ? NULL : (SwitchingAPI *)PyCapsule_GetPointer(capsule, SWITCHING_API);
+    Py_XDECREF(capsule);
+    if (api == NULL || api->size != sizeof(SwitchingAPI)) {
+        PyErr_SetString(PyExc_ImportError, "bridge._core._switching was built from another version");
+        return NULL;
+    }
+    return api; /* the module lasts as long as the process */
+}
 
 #endif

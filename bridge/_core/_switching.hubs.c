@@ -139,17 +139,9 @@ use_hubs(PyObject *module, PyObject *type)
         PyErr_SetString(PyExc_TypeError, "use_hubs() takes a class");
         return NULL;
     }
-    PyObject *member = PyObject_GetAttr(type, name_loop);
-    if (member == NULL) {
+    if (find_slot((PyTypeObject *)type, "loop", T_OBJECT_EX, &loop_offset) < 0) {
         return NULL;
     }
-    if (Py_TYPE(member) != &PyMemberDescr_Type || ((PyMemberDescrObject *)member)->d_member->type != T_OBJECT_EX) {
-        Py_DECREF(member);
-        PyErr_SetString(PyExc_TypeError, "use_hubs(): the class must have a slot named loop");
-        return NULL;
-    }
-    loop_offset = ((PyMemberDescrObject *)member)->d_member->offset;
-    Py_DECREF(member);
     Py_XSETREF(hub_class, (PyTypeObject *)Py_NewRef(type));
     Py_RETURN_NONE;
 }

@@ -31,27 +31,11 @@ die(PyObject *entry)
     return PyObject_SetAttr(entry, name_dead, Py_True);
 }
 
-static int
+int
 wake(PyObject *entry)
 {
-    PyObject *result = PyObject_TypeCheck(entry, wait_type) ? wait_wake((Wait *)entry, NULL)
-                                                            : PyObject_CallMethodNoArgs(entry, name_wake);
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    return 0;
-}
-
-static int
-call_and_forget(PyObject *self, PyObject *name)
-{
-    PyObject *result = PyObject_CallMethodNoArgs(self, name);
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    return 0;
+    return done_with(PyObject_TypeCheck(entry, wait_type) ? wait_wake((Wait *)entry, NULL)
+                                                          : PyObject_CallMethodNoArgs(entry, name_wake));
 }
 
 /* Remove the tombstones at the ends, if there are any. */
@@ -76,7 +60,7 @@ trim_if_needed(PyObject *self)
         dead = IS_DEAD(last);
         Py_DECREF(last);
     }
-    return dead > 0 ? call_and_forget(self, name_trim) : dead;
+    return dead > 0 ? done_with(PyObject_CallMethodNoArgs(self, name_trim)) : dead;
 }
 
 PyDoc_STRVAR(tell_doc,
@@ -159,7 +143,7 @@ line_discard(PyObject *self, PyObject *wait)
     PyObject *name = head == wait ? name_popleft : last == wait ? name_pop : name_bury;
     Py_DECREF(head);
     Py_DECREF(last);
-    if (call_and_forget(self, name) < 0 || (name != name_bury && trim_if_needed(self) < 0)) {
+    if (done_with(PyObject_CallMethodNoArgs(self, name)) < 0 || (name != name_bury && trim_if_needed(self) < 0)) {
         return NULL;
     }
     Py_RETURN_TRUE;

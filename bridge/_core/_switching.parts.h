@@ -4,11 +4,7 @@
 #ifndef BRIDGE_SWITCHING_PARTS_H
 #define BRIDGE_SWITCHING_PARTS_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stddef.h>
-#include <structmember.h>
-
+#include "_compiled.h"
 #include "_switching.h"
 
 #define DEALLOC(name, type)                      \
@@ -27,7 +23,10 @@ extern PyObject *name_popleft, *name_hub, *name_loop, *name_dead, *name_woken, *
     *name_bury;
 PyObject *wait_wake(Wait *self, PyObject *ignored);
 
-/* _switching.lines.c: add the class to the module; 0, or -1 with an exception. */
+/* _switching.lines.c; 0, or -1 with an exception. */
+/* Wake a Wait, or what has the same face. */
+int wake(PyObject *entry);
+/* Add the class to the module. */
 int add_line(PyObject *module);
 
 /* _switching.hubs.c */

@@ -61,7 +61,6 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .accelerated import accelerator
-from .switching import EngineBase, WaitBase
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -394,11 +393,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-#: The compiled twins, which need those of waits and engines.
+#: The compiled twins, which are there if those of waits and engines are.
 compiled: Any = accelerator("_edges") if hasattr(select, "epoll") else None
 
 if compiled is not None:
-    try:
-        compiled.use_edges(Edges, Channel, WaitBase, EngineBase)
-    except TypeError:
-        compiled = None
+    compiled.use_edges(Edges, Channel)

@@ -1,0 +1,52 @@
+/* What the extension modules of this package have in common. */
+
+#ifndef BRIDGE_COMPILED_H
+#define BRIDGE_COMPILED_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stddef.h>
+#include <structmember.h>
+
+/* Call for the effect; 0, or -1 with an exception. */
+static inline int
+done_with(PyObject *result)
+{
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+/* Make a name, unless it is there; 0, or -1 with an exception. */
+static inline int
+intern(PyObject **name, const char *text)
+{
+    if (*name == NULL) {
+        *name = PyUnicode_InternFromString(text);
+    }
+    return *name == NULL ? -1 : 0;
+}
+
+/* Where the slot of that name and kind (T_OBJECT_EX ...) of a class is; 0, or -1 with an exception. */
+static inline int
+find_slot(PyTypeObject *type, const char *name, int kind, Py_ssize_t *offset)
+{
+    PyObject *descriptor = PyObject_GetAttrString((PyObject *)type, name);
+    if (descriptor == NULL) {
+        return -1;
+    }
+    int found = Py_TYPE(descriptor) == &PyMemberDescr_Type
+                && ((PyMemberDescrObject *)descriptor)->d_member->type == kind;
+    if (found) {
+        *offset = ((PyMemberDescrObject *)descriptor)->d_member->offset;
+    }
+    else {
+        PyErr_Format(PyExc_TypeError, "%s.%s is not the slot that was expected", type->tp_name, name);
+    }
+    Py_DECREF(descriptor);
+    return found ? 0 : -1;
+}
+
+#endif
