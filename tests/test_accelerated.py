@@ -262,6 +262,7 @@ def test_sockets_that_are_made_otherwise_are_left_as_they_are() -> None:
     """)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the twins of sockets are for epoll")
 def test_everything_that_is_compiled_is_in_use() -> None:
     """Where one is not loaded nothing would tell, but the time that it takes."""
     code = """
