@@ -272,9 +272,9 @@ def test_everything_that_is_compiled_is_in_use() -> None:
         from bridge._core import edges, queues, running, switching
         for twin in (
             switching.EngineBase.park, switching.WaitBase.wake, switching.LineBase.tell, queues.QueueBase.put,
-            queues.JoinableBase.task_done, edges.Edges.look, bridge.socket.socket.recv, bridge.local.LocalBase,
-            driving.drive, driving.await_quickly, entering.begin, entering.Wakeup, stepping.PortalBase.send,
-            _calling.call, _origin.callers,
+            queues.JoinableBase.task_done, edges.Edges.look, bridge.socket.socket.recv,
+            bridge.local.LocalBase, driving.drive, driving.await_quickly, entering.begin, entering.Wakeup,
+            stepping.PortalBase.send, _calling.call, _origin.callers,
         ):
             # a class in Python has a dictionary of its functions, one in C of descriptors
             inside = vars(twin).values() if isinstance(twin, type) else [twin]
