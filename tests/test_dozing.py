@@ -11,9 +11,10 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import greenlet
 import pytest
 
 import bridge
@@ -22,6 +23,7 @@ from bridge._core import edges as edges_module
 from bridge.event import AsyncResult, Event
 from bridge.exceptions import LoopExit
 from bridge.os import fork_gevent, waitpid
+from bridge.util import assert_switches
 
 pytestmark = pytest.mark.engines("owned")
 
@@ -76,6 +78,39 @@ def test_messages_need_no_round_of_the_loop(dozing: Pair, monkeypatch: pytest.Mo
     monkeypatch.setattr(loop, "entry", counted)
     exchange(dozing, 200)
     assert rounds < 20
+
+
+@pytest.mark.skipif(edges_module.compiled is None, reason="the twin in Python leaves the sleep to the hub")
+def test_whoever_blocks_last_sleeps_without_a_switch_to_the_hub(
+    dozing: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    look_again = edges_module.Edges.look_again
+
+    def counted(self: edges_module.Edges, engine: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        return look_again(self, engine)
+
+    monkeypatch.setattr(edges_module.Edges, "look_again", counted)
+    exchange(dozing, 200)  # 400 waits
+    assert looks < 100
+
+
+def test_a_trace_function_sees_each_wait_as_a_switch(dozing: Pair) -> None:
+    with assert_switches():  # raises where there was none
+        exchange(dozing, 1)
+    seen = []
+    before = greenlet.settrace(lambda event, args: seen.append(args))
+    try:
+        dozing[0].settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            dozing[0].recv(1)
+    finally:
+        greenlet.settrace(before)
+    hub = bridge.get_hub()
+    assert (greenlet.getcurrent(), hub) in seen
+    assert (hub, greenlet.getcurrent()) in seen
 
 
 def test_a_timer_wakes_it(dozing: Pair) -> None:
@@ -149,6 +184,49 @@ def test_the_error_of_a_signal_handler_is_reported_and_nothing_stops(
     finally:
         signal.signal(signal.SIGUSR1, before)
     exchange(dozing)
+
+
+@pytest.fixture
+def alarm(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[..., object]], None]]:
+    """alarm(handler): a signal in 10 ms, without another thread or process."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def start(handler: Callable[..., object]) -> None:
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    yield start
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_handlers_of_signals_run_in_the_hub(dozing: Pair, alarm: Callable[..., None]) -> None:
+    where = []
+
+    def handler(*_: object) -> None:
+        where.append(greenlet.getcurrent())
+        dozing[1].send(b"!")
+
+    alarm(handler)
+    assert dozing[0].recv(1) == b"!"
+    assert where == [bridge.get_hub()]
+    exchange(dozing)
+
+
+def test_what_a_handler_raises_is_not_raised_in_who_sleeps(
+    dozing: Pair, alarm: Callable[..., None], errors: list[tuple[Any, BaseException]]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("in a handler")
+
+    alarm(broken)
+    reader = bridge.spawn(dozing[0].recv, 1)
+    with pytest.raises(ZeroDivisionError):  # as in gevent: in the main greenlet
+        bridge.sleep(10)
+    assert [type(e) for _, e in errors] == [ZeroDivisionError]
+    assert not reader.ready()
+    dozing[1].send(b"1")
+    assert reader.get(timeout=10) == b"1"
 
 
 def test_keyboard_interrupt_reaches_the_main_greenlet(dozing: Pair) -> None:

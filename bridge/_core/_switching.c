@@ -8,31 +8,28 @@
 
 #include "_switching.parts.h"
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *callback;
-    PyObject *args;
-} Callback;
-
-PyTypeObject *engine_type, *wait_type;
-static PyTypeObject *hub_local_type;
+PyTypeObject *engine_type, *hub_local_type;
 
 /* greenlet's C API, and the method that programs may override. */
 static PyTypeObject *greenlet_type;
 static PyObject *(*greenlet_switch)(PyObject *greenlet, PyObject *args, PyObject *kwargs);
-static PyObject *(*greenlet_current)(void);
+PyObject *(*greenlet_current)(void);
 static int (*greenlet_is_active)(PyObject *greenlet);
 static PyObject *plain_switch;
 static PyCFunction plain_function;
 
 /* What the modules in Python tell us when they are loaded. */
-static PyTypeObject *wait_class, *callback_class, *thrown_class;
-static PyObject *hub_local, *get_hub, *blocking_place, *greenlet_exit, *get_running;
+PyTypeObject *callback_class;
+static PyTypeObject *thrown_class;
+static PyObject *greenlet_exit, *get_running;
+
+/* For the other compiled modules, which may add to it. */
+static SwitchingAPI api;
 
 static PyObject *empty;
 PyObject *name_popleft, *name_hub, *name_loop, *name_dead, *name_woken, *name_wake, *name_trim, *name_pop, *name_bury;
-static PyObject *name_append, *name_appendleft, *name_switch, *name_arm, *name_armed, *name_ready, *name_probe,
-    *name_exception, *name_drop_stale, *name_handle_error, *name_timeout, *name_park, *name_block_for, *name_invalid;
+static PyObject *name_append, *name_appendleft, *name_switch, *name_arm, *name_armed, *name_ready,
+    *name_exception, *name_drop_stale, *name_handle_error;
 
 /* Which loop is running, as asyncio has it; a new reference. */
 static PyObject *
@@ -46,8 +43,7 @@ running_loop(void)
 
 /* ---- the ready queue, and whoever is in it ------------------------------------------------------------------ */
 
-/* Append to the ready queue of an engine and see to it that it is noticed; 0, or -1 with an exception. */
-static int
+int
 make_ready(PyObject *engine, PyObject *item)
 {
     PyObject *result;
@@ -191,19 +187,35 @@ raise_thrown(PyObject *thrown)
     Py_DECREF(exception);
 }
 
+static int
+is_current(PyObject *greenlet)
+{
+    PyObject *current = greenlet_current();
+    Py_XDECREF(current);
+    return current == greenlet;
+}
+
 PyDoc_STRVAR(park_doc,
 "park($self, /)\n--\n\n"
 "Give the thread to others until somebody switches back; the heart of every wait.");
 
-static PyObject *
+PyObject *
 engine_park(Engine *self, PyObject *ignored)
 {
     PyObject *came = NULL;
+    int dozed = 0;
     for (;;) {
         PyObject *entry = self->turns > 0 ? take(self) : NULL;
         if (entry == NULL) {
             if (PyErr_Occurred()) {
                 return NULL;
+            }
+            dozed = self->turns > 0 && api.doze != NULL ? api.doze(self) : 0;
+            if (dozed < 0) {
+                return NULL;
+            }
+            if (dozed) {
+                continue;
             }
             came = switch_back(self, NULL);
             break;
@@ -215,6 +227,11 @@ engine_park(Engine *self, PyObject *ignored)
                 continue;
             }
             entry = target;
+            if (dozed && is_current(entry)) {
+                Py_DECREF(entry);
+                self->turns--;
+                return Py_NewRef(empty);
+            }
         }
         else if (!PyObject_TypeCheck(entry, greenlet_type)) {
             /* callbacks, and exceptions that are to be delivered: those are for the hub */
@@ -268,6 +285,18 @@ handle_error(PyObject *self, PyObject *context)
     }
     Py_DECREF(result);
     return 0;
+}
+
+/* Run the handlers of signals, as whoever sleeps in the hub would; 0, or -1 if what one has raised is to end the drain
+   as well. */
+static int
+run_handlers(Engine *self)
+{
+    self->interrupted = 0;
+    if (PyErr_CheckSignals() == 0) {
+        return 0;
+    }
+    return PyErr_ExceptionMatches(PyExc_Exception) ? handle_error((PyObject *)self, Py_None) : -1;
 }
 
 /* Call one Callback of the ready queue; 0, or -1 with an exception. */
@@ -366,7 +395,7 @@ engine_run_ready(Engine *self, PyObject *ignored)
             failed = handle_error((PyObject *)self, last == NULL ? Py_None : last) < 0;
         }
         Py_XDECREF(last);
-        if (failed) {
+        if (failed || (self->interrupted && run_handlers(self) < 0)) {
             return NULL;
         }
     }
@@ -416,7 +445,7 @@ PyDoc_STRVAR(probe_doc,
 "None if greenlets run at the moment, so that the current one may block. Else the loop that runs, or, for an adopted\n"
 "loop that has ended, something else.");
 
-static PyObject *
+PyObject *
 engine_probe(Engine *self, PyObject *ignored)
 {
     PyObject *running = running_loop();
@@ -442,6 +471,7 @@ engine_traverse(Engine *self, visitproc visit, void *arg)
     Py_VISIT(self->on_idle);
     Py_VISIT(self->entered);
     Py_VISIT(self->context);
+    Py_VISIT(self->edges);
     return 0;
 }
 
@@ -459,6 +489,7 @@ engine_clear(Engine *self)
     Py_CLEAR(self->on_idle);
     Py_CLEAR(self->entered);
     Py_CLEAR(self->context);
+    Py_CLEAR(self->edges);
     return 0;
 }
 
@@ -481,6 +512,7 @@ static PyMemberDef engine_members[] = {
     {"on_idle", T_OBJECT_EX, offsetof(Engine, on_idle), 0, NULL},
     {"entered", T_OBJECT_EX, offsetof(Engine, entered), 0, NULL},
     {"_context", T_OBJECT_EX, offsetof(Engine, context), 0, NULL},
+    {"edges", T_OBJECT_EX, offsetof(Engine, edges), 0, NULL},
     {"turns", T_PYSSIZET, offsetof(Engine, turns), 0, NULL},
     {"refs", T_PYSSIZET, offsetof(Engine, refs), 0, NULL},
     {"armed", T_BOOL, offsetof(Engine, armed), 0, NULL},
@@ -489,289 +521,14 @@ static PyMemberDef engine_members[] = {
     {"owned", T_BOOL, offsetof(Engine, owned), 0, NULL},
     {"shared", T_BOOL, offsetof(Engine, shared), 0, NULL},
     {"running", T_BOOL, offsetof(Engine, running), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-/* ---- waits -------------------------------------------------------------------------------------------------- */
-
-static int
-wait_init(Wait *self, PyObject *args, PyObject *kwargs)
-{
-    if (PyTuple_GET_SIZE(args) != 0 || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0)) {
-        PyErr_SetString(PyExc_TypeError, "Wait() takes no arguments");
-        return -1;
-    }
-    PyObject *place = NULL;
-    PyObject *hub = hub_here(hub_local);
-    if (hub == NULL) {
-        return -1;
-    }
-    if (hub == Py_None) {
-        Py_DECREF(hub);
-        hub = PyObject_CallNoArgs(get_hub);
-        if (hub == NULL) {
-            return -1;
-        }
-    }
-    PyObject *current = greenlet_current();
-    if (current == NULL) {
-        Py_DECREF(hub);
-        return -1;
-    }
-    Py_XSETREF(self->greenlet, current);
-    if (current != hub) {
-        PyObject *loop = loop_of(hub);
-        if (loop == NULL) {
-            Py_DECREF(hub);
-            return -1;
-        }
-        PyObject *running = PyObject_TypeCheck(loop, engine_type) ? engine_probe((Engine *)loop, NULL)
-                                                                  : PyObject_CallMethodNoArgs(loop, name_probe);
-        if (running == NULL) {
-            Py_DECREF(hub);
-            Py_DECREF(loop);
-            return -1;
-        }
-        Py_DECREF(running);
-        if (running == Py_None) {
-            place = loop;
-        }
-        else {
-            Py_DECREF(loop);
-        }
-    }
-    Py_DECREF(hub);
-    if (place == NULL) {
-        /* the hub itself, a portal, or a hub whose loop has ended */
-        place = PyObject_CallOneArg(blocking_place, current);
-        if (place == NULL) {
-            return -1;
-        }
-    }
-    Py_XSETREF(self->engine, place);
-    self->dead = self->woken = self->timed_out = self->queued = 0;
-    return 0;
-}
-
-PyDoc_STRVAR(wake_doc,
-"wake($self, /)\n--\n\n"
-"End the wait. From any thread, greenlet or callback; does nothing the second time.");
-
-PyObject *
-wait_wake(Wait *self, PyObject *ignored)
-{
-    if (!self->woken) {
-        self->woken = 1;
-        Py_XSETREF(self->target, Py_XNewRef(self->greenlet));
-        if (!self->queued) {
-            self->queued = 1;
-            PyObject *engine = Py_XNewRef(self->engine);
-            if (engine == NULL) {
-                PyErr_SetString(PyExc_AttributeError, "engine");
-                return NULL;
-            }
-            int failed = make_ready(engine, (PyObject *)self);
-            Py_DECREF(engine);
-            if (failed) {
-                return NULL;
-            }
-        }
-    }
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(notify_doc,
-"notify($self, source, /)\n--\n\n"
-"What the wait was for has finished: :meth:`wake`.");
-
-static PyObject *
-wait_notify(Wait *self, PyObject *source)
-{
-    return wait_wake(self, NULL);
-}
-
-PyDoc_STRVAR(again_doc,
-"again($self, /)\n--\n\n"
-"A wake-up was in vain, if there was one: it is void, and the next one counts.");
-
-static PyObject *
-wait_again(Wait *self, PyObject *ignored)
-{
-    self->woken = 0;
-    Py_XSETREF(self->target, Py_NewRef(Py_None));
-    Py_RETURN_NONE;
-}
-
-/* Nobody is to be switched to for this wait any more. */
-static void
-over(Wait *self)
-{
-    self->woken = 1;
-    /* not the greenlet either: this wait is in the traceback of what the greenlet may end with */
-    Py_XSETREF(self->target, Py_NewRef(Py_None));
-    Py_XSETREF(self->greenlet, Py_NewRef(Py_None));
-}
-
-PyDoc_STRVAR(give_up_doc,
-"give_up($self, /)\n--\n\n"
-"The wait is over, without its wake-up: the one that may be queued, or comes later, is for nobody.");
-
-static PyObject *
-wait_give_up(Wait *self, PyObject *ignored)
-{
-    over(self);
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(block_doc,
-"block($self, /, timeout=None)\n--\n\n"
-"Let others run until :meth:`wake`; True if woken, False after ``timeout`` seconds.\n\n"
-"An exception thrown into the greenlet comes out of here; the wait is over then, and a wake-up that was on its\n"
-"way is void. The caller withdraws from where it was registered.");
-
-static PyObject *
-wait_block(Wait *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    Py_ssize_t n = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
-    if (n > 0) {
-        if (n > 1 || (nargs == 0 && PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), name_timeout) != 0)) {
-            if (!PyErr_Occurred()) {
-                PyErr_SetString(PyExc_TypeError, "block() takes one argument, timeout");
-            }
-            return NULL;
-        }
-        if (args[0] != Py_None) {
-            return PyObject_CallMethodOneArg((PyObject *)self, name_block_for, args[0]);
-        }
-    }
-    PyObject *engine = Py_XNewRef(self->engine);
-    if (engine == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "engine");
-        return NULL;
-    }
-    PyObject *came = PyObject_TypeCheck(engine, engine_type) ? engine_park((Engine *)engine, NULL)
-                                                             : PyObject_CallMethodNoArgs(engine, name_park);
-    Py_DECREF(engine);
-    if (came != NULL) {
-        Py_DECREF(came);
-        if (self->woken) {
-            Py_RETURN_TRUE;
-        }
-        PyObject *error = PyObject_CallMethodNoArgs((PyObject *)self, name_invalid);
-        if (error != NULL) {
-            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-            Py_DECREF(error);
-        }
-    }
-    over(self);
-    return NULL;
-}
-
-static int
-wait_traverse(Wait *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->engine);
-    Py_VISIT(self->greenlet);
-    Py_VISIT(self->target);
-    Py_VISIT(self->item);
-    return 0;
-}
-
-static int
-wait_clear(Wait *self)
-{
-    Py_CLEAR(self->engine);
-    Py_CLEAR(self->greenlet);
-    Py_CLEAR(self->target);
-    Py_CLEAR(self->item);
-    return 0;
-}
-
-static PyMethodDef wait_methods[] = {
-    {"wake", (PyCFunction)wait_wake, METH_NOARGS, wake_doc},
-    {"notify", (PyCFunction)wait_notify, METH_O, notify_doc},
-    {"again", (PyCFunction)wait_again, METH_NOARGS, again_doc},
-    {"block", (PyCFunction)(void (*)(void))wait_block, METH_FASTCALL | METH_KEYWORDS, block_doc},
-    {"give_up", (PyCFunction)wait_give_up, METH_NOARGS, give_up_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef wait_members[] = {
-    {"engine", T_OBJECT_EX, offsetof(Wait, engine), 0, NULL},
-    {"greenlet", T_OBJECT_EX, offsetof(Wait, greenlet), 0, NULL},
-    {"target", T_OBJECT_EX, offsetof(Wait, target), 0, NULL},
-    {"item", T_OBJECT_EX, offsetof(Wait, item), 0, NULL},
-    {"dead", T_BOOL, offsetof(Wait, dead), 0, NULL},
-    {"woken", T_BOOL, offsetof(Wait, woken), 0, NULL},
-    {"timed_out", T_BOOL, offsetof(Wait, timed_out), 0, NULL},
-    {"queued", T_BOOL, offsetof(Wait, queued), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-/* ---- callbacks ---------------------------------------------------------------------------------------------- */
-
-static int
-callback_init(Callback *self, PyObject *args, PyObject *kwargs)
-{
-    PyObject *callback, *arguments;
-    if (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) {
-        PyErr_SetString(PyExc_TypeError, "Callback() takes no keyword arguments");
-        return -1;
-    }
-    if (!PyArg_ParseTuple(args, "OO:Callback", &callback, &arguments)) {
-        return -1;
-    }
-    Py_XSETREF(self->callback, Py_NewRef(callback));
-    Py_XSETREF(self->args, Py_NewRef(arguments));
-    return 0;
-}
-
-PyDoc_STRVAR(stop_doc,
-"stop($self, /)\n--\n\n"
-"Do not make the call if it has not begun; never blocks.");
-
-static PyObject *
-callback_stop(Callback *self, PyObject *ignored)
-{
-    Py_XSETREF(self->callback, Py_NewRef(Py_None));
-    Py_XSETREF(self->args, Py_NewRef(Py_None));
-    Py_RETURN_NONE;
-}
-
-static int
-callback_traverse(Callback *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->callback);
-    Py_VISIT(self->args);
-    return 0;
-}
-
-static int
-callback_clear(Callback *self)
-{
-    Py_CLEAR(self->callback);
-    Py_CLEAR(self->args);
-    return 0;
-}
-
-static PyMethodDef callback_methods[] = {
-    {"stop", (PyCFunction)callback_stop, METH_NOARGS, stop_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef callback_members[] = {
-    {"callback", T_OBJECT, offsetof(Callback, callback), 0, NULL},
-    {"args", T_OBJECT, offsetof(Callback, args), 0, NULL},
+    {"_asked", T_BOOL, offsetof(Engine, asked), 0, NULL},
+    {"_asked_before", T_BOOL, offsetof(Engine, asked_before), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 /* ---- the module --------------------------------------------------------------------------------------------- */
 
 DEALLOC(engine, Engine)
-DEALLOC(wait, Wait)
-DEALLOC(callback, Callback)
 
 static PyType_Slot engine_slots[] = {
     {Py_tp_doc, (void *)"The quick half of an engine; see bridge._core.switching."},
@@ -783,49 +540,11 @@ static PyType_Slot engine_slots[] = {
     {0, NULL},
 };
 
-static PyType_Slot wait_slots[] = {
-    {Py_tp_doc, (void *)"The quick half of a wait; see bridge._core.switching."},
-    {Py_tp_init, wait_init},
-    {Py_tp_traverse, wait_traverse},
-    {Py_tp_clear, wait_clear},
-    {Py_tp_dealloc, wait_dealloc},
-    {Py_tp_methods, wait_methods},
-    {Py_tp_members, wait_members},
-    {0, NULL},
-};
-
-static PyType_Slot callback_slots[] = {
-    {Py_tp_doc, (void *)"The quick half of a callback; see bridge._core.switching."},
-    {Py_tp_init, callback_init},
-    {Py_tp_traverse, callback_traverse},
-    {Py_tp_clear, callback_clear},
-    {Py_tp_dealloc, callback_dealloc},
-    {Py_tp_methods, callback_methods},
-    {Py_tp_members, callback_members},
-    {0, NULL},
-};
-
-#define FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC)
-
 static PyType_Spec engine_spec = {
     .name = "bridge._core._switching.EngineBase",
     .basicsize = sizeof(Engine),
     .flags = FLAGS,
     .slots = engine_slots,
-};
-
-static PyType_Spec wait_spec = {
-    .name = "bridge._core._switching.WaitBase",
-    .basicsize = sizeof(Wait),
-    .flags = FLAGS,
-    .slots = wait_slots,
-};
-
-static PyType_Spec callback_spec = {
-    .name = "bridge._core._switching.CallbackBase",
-    .basicsize = sizeof(Callback),
-    .flags = FLAGS,
-    .slots = callback_slots,
 };
 
 PyDoc_STRVAR(use_engines_doc,
@@ -856,24 +575,6 @@ use_running(PyObject *module, PyObject *function)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(use_waits_doc,
-"use_waits(wait_class, hub_local, get_hub, blocking_place, getcurrent, /)\n--\n\n"
-"Called once, by bridge._core.waiting.");
-
-static PyObject *
-use_waits(PyObject *module, PyObject *args)
-{
-    PyObject *wait, *local, *hub, *place, *current;
-    if (!PyArg_ParseTuple(args, "O!O!OOO:use_waits", &PyType_Type, &wait, hub_local_type, &local, &hub, &place, &current)) {
-        return NULL;
-    }
-    Py_XSETREF(wait_class, (PyTypeObject *)Py_NewRef(wait));
-    Py_XSETREF(hub_local, Py_NewRef(local));
-    Py_XSETREF(get_hub, Py_NewRef(hub));
-    Py_XSETREF(blocking_place, Py_NewRef(place));
-    Py_RETURN_NONE;
-}
-
 static PyMethodDef module_methods[] = {
     {"use_hubs", use_hubs, METH_O, use_hubs_doc},
     {"use_engines", use_engines, METH_VARARGS, use_engines_doc},
@@ -882,7 +583,7 @@ static PyMethodDef module_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int
+int
 add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept)
 {
     PyObject *type = PyType_FromSpec(spec);
@@ -901,14 +602,14 @@ add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **k
 static int
 use_greenlet(void)
 {
-    void **api = (void **)PyCapsule_Import("greenlet._C_API", 0);
-    if (api == NULL) {
+    void **table = (void **)PyCapsule_Import("greenlet._C_API", 0);
+    if (table == NULL) {
         return -1;
     }
-    greenlet_type = (PyTypeObject *)api[0];
-    *(void **)&greenlet_current = api[4];
-    *(void **)&greenlet_switch = api[6];
-    *(void **)&greenlet_is_active = api[10];
+    greenlet_type = (PyTypeObject *)table[0];
+    *(void **)&greenlet_current = table[4];
+    *(void **)&greenlet_switch = table[6];
+    *(void **)&greenlet_is_active = table[10];
     PyObject *method = PyObject_GetAttr((PyObject *)greenlet_type, name_switch);
     if (method == NULL) {
         return -1;
@@ -923,11 +624,9 @@ use_greenlet(void)
     return 0;
 }
 
-/* For the other compiled modules. */
 static int
 add_api(PyObject *module)
 {
-    static SwitchingAPI api;
     api.size = sizeof(SwitchingAPI);
     api.engine_type = engine_type;
     api.wait_type = wait_type;
@@ -945,7 +644,7 @@ add_api(PyObject *module)
     api.probe = engine_probe;
     api.make_ready = make_ready;
     api.wake = wake;
-    api.over = over;
+    api.over = over_wait;
     PyObject *capsule = PyCapsule_New(&api, SWITCHING_API, NULL);
     if (capsule == NULL) {
         return -1;
@@ -964,11 +663,9 @@ execute(PyObject *module)
     if (intern(&name_append, "append") < 0 || intern(&name_appendleft, "appendleft") < 0
         || intern(&name_popleft, "popleft") < 0 || intern(&name_switch, "switch") < 0
         || intern(&name_arm, "arm") < 0 || intern(&name_armed, "armed") < 0 || intern(&name_ready, "ready") < 0
-        || intern(&name_hub, "hub") < 0 || intern(&name_loop, "loop") < 0 || intern(&name_probe, "probe") < 0
+        || intern(&name_hub, "hub") < 0 || intern(&name_loop, "loop") < 0 
         || intern(&name_exception, "exception") < 0 || intern(&name_drop_stale, "_drop_stale") < 0
-        || intern(&name_handle_error, "handle_error") < 0 || intern(&name_timeout, "timeout") < 0
-        || intern(&name_park, "park") < 0 || intern(&name_block_for, "_block_for") < 0
-        || intern(&name_invalid, "_invalid") < 0 || intern(&name_dead, "dead") < 0
+        || intern(&name_handle_error, "handle_error") < 0 || intern(&name_dead, "dead") < 0
         || intern(&name_woken, "woken") < 0 || intern(&name_wake, "wake") < 0 || intern(&name_trim, "trim") < 0
         || intern(&name_pop, "pop") < 0 || intern(&name_bury, "_bury") < 0) {
         return -1;
@@ -977,9 +674,8 @@ execute(PyObject *module)
         return -1;
     }
     if (add_type(module, "EngineBase", &engine_spec, &engine_type) < 0
-        || add_type(module, "WaitBase", &wait_spec, &wait_type) < 0
-        || add_type(module, "CallbackBase", &callback_spec, NULL) < 0
-        || add_type(module, "HubLocal", &hub_local_spec, &hub_local_type) < 0 || add_line(module) < 0) {
+        || add_type(module, "HubLocal", &hub_local_spec, &hub_local_type) < 0 || add_waits(module) < 0
+        || add_line(module) < 0) {
         return -1;
     }
     return add_api(module);

@@ -21,6 +21,7 @@ typedef struct {
     PyObject *on_idle;   /* a function, or None */
     PyObject *entered;   /* the greenlet that was switched to without a drain, or None */
     PyObject *context;   /* in which the loop calls us */
+    PyObject *edges;     /* where sockets are registered, or None */
     Py_ssize_t turns;    /* hand-overs that are left until somebody looks at the clock */
     Py_ssize_t refs;     /* reasons to go on */
     char armed;          /* an append to ready will be seen without further ado */
@@ -29,6 +30,9 @@ typedef struct {
     char owned;
     char shared;
     char running;
+    char asked;          /* the loop was asked to watch another file, since the last drain began */
+    char asked_before;   /* or in the one before */
+    char interrupted;    /* a signal has ended the sleep of a greenlet: the hub is to run the handlers */
 } Engine;
 
 /* The quick half of bridge._core.waiting.Wait. */
@@ -69,6 +73,9 @@ typedef struct {
     int (*wake)(PyObject *entry);
     /* Nobody is to be switched to for this wait any more. */
     void (*over)(Wait *wait);
+    /* What the module _edges has for this one: sleep in the current greenlet until somebody is ready, if that is
+       certainly right; 1 if somebody is, 0 if the hub has to see to it, or -1 with an exception. */
+    int (*doze)(Engine *engine);
 } SwitchingAPI;
 
 /* What the module _switching has; NULL with an ImportError if that was built from another version. */

@@ -1,5 +1,5 @@
-/* What the parts of the module _switching have of one another: the files _switching.c, _switching.lines.c and
-   _switching.hubs.c. */
+/* What the parts of the module _switching have of one another: the files _switching.c, _switching.waits.c,
+   _switching.lines.c and _switching.hubs.c. */
 
 #ifndef BRIDGE_SWITCHING_PARTS_H
 #define BRIDGE_SWITCHING_PARTS_H
@@ -17,11 +17,37 @@
         Py_DECREF(cls);                          \
     }
 
+#define FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC)
+
+/* The quick half of bridge._core.callbacks.Callback. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *callback;
+    PyObject *args;
+} Callback;
+
 /* _switching.c */
-extern PyTypeObject *engine_type, *wait_type;
+extern PyTypeObject *engine_type, *hub_local_type, *callback_class;
 extern PyObject *name_popleft, *name_hub, *name_loop, *name_dead, *name_woken, *name_wake, *name_trim, *name_pop,
     *name_bury;
+/* greenlet.getcurrent() */
+extern PyObject *(*greenlet_current)(void);
+/* Append to the ready queue of an engine and see to it that it is noticed; 0, or -1 with an exception. */
+int make_ready(PyObject *engine, PyObject *item);
+PyObject *engine_park(Engine *self, PyObject *ignored);
+PyObject *engine_probe(Engine *self, PyObject *ignored);
+/* Make a type and add it to the module; `kept`, if it is not NULL, gets a reference. 0, or -1 with an exception. */
+int add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept);
+
+/* _switching.waits.c */
+extern PyTypeObject *wait_type, *wait_class;
+extern const char use_waits_doc[];
 PyObject *wait_wake(Wait *self, PyObject *ignored);
+/* Nobody is to be switched to for this wait any more. */
+void over_wait(Wait *self);
+PyObject *use_waits(PyObject *module, PyObject *args);
+/* Add the classes to the module; 0, or -1 with an exception. */
+int add_waits(PyObject *module);
 
 /* _switching.lines.c; 0, or -1 with an exception. */
 /* Wake a Wait, or what has the same face. */

@@ -33,7 +33,8 @@ another thread in between is seen by one side or the other.
 
 *Who sleeps.* When nothing is ready the drain ends, and the loop sleeps until a file, a timer or another
 thread has something for us. If the loop is ours alone, the drain sleeps instead, where sockets are waited
-for: see "Who sleeps" in :mod:`.edges`, and :meth:`Engine._doze` for the conditions.
+for, or whoever blocks last, on behalf of the drain: see "Who sleeps" in :mod:`.edges`, and
+:meth:`Engine._doze` for the conditions.
 
 *The running loop is hidden* from asyncio for as long as a drain runs, so that a greenlet sees what a
 thread without asyncio sees. So "is a loop running?" is the question whether coroutines or greenlets run

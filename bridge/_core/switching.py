@@ -278,7 +278,8 @@ class EngineBase:
         """Give the thread to others until somebody switches back; the heart of every wait.
 
         To be called by a greenlet that may block (``probe()`` is None, it is not the hub) after it has
-        arranged for its wake-up. Raises what is thrown into the greenlet meanwhile.
+        arranged for its wake-up. Raises what is thrown into the greenlet meanwhile. (The compiled twin may
+        sleep before it switches: see "Who sleeps" in :mod:`.edges`.)
         """
         ready = self.ready
         turns = self.turns
