@@ -34,8 +34,8 @@ leaves the thread to the loop for one round. See ``Engine._doze`` for when that 
 In the compiled twin nobody switches to the drain for that: the greenlet that blocks when nothing is ready
 sleeps in the instance itself (``doze_in_greenlet`` in ``_edges.c``), and goes on if it is woken first, or
 switches to who is. Nobody can tell, as nothing runs meanwhile, but two switches for each message of a lone
-connection are saved, a fifth of its cost. The hub does it where its stack is asked for: handlers of signals run
-there, timers go off there, and where greenlet has a trace function each wait is to be seen as a switch.
+connection are saved, a fifth of its cost. The hub does it where its stack is asked for: handlers of signals
+run there, timers go off there, and where greenlet has a trace function each wait is to be seen as a switch.
 
 *Ghosts.* Where a duplicate of a closed file lives on, in a forked child for instance, and was not taken out
 before, the kernel goes on reporting it under the old number. Edge-triggered that is a wake-up in vain now and
