@@ -104,7 +104,7 @@ class _InHub:
 
     def __call__(self, future: Any) -> None:
         loop = self.hub.loop
-        if loop is None or loop.aio.is_closed():
+        if loop is None or loop.is_closed():
             self.callback(future)
         else:
             loop.append_threadsafe(Callback(self._run, (future,)))

@@ -56,7 +56,7 @@ class _RawLink:
     def abandoned(self) -> bool:
         """True if the loop in whose hub it was to be called is gone."""
         loop = self.hub.loop
-        return loop is None or loop.aio.is_closed()
+        return loop is None or loop.is_closed()
 
     def take_back(self) -> None:
         """A callback that was told is called."""

@@ -378,8 +378,8 @@ def _is_adopted_loop(hub: Any, blocker: Any) -> bool:
 
 def _is_abandoned(hub: Any) -> bool:
     """Whether the loop of a hub was closed by those who ran it."""
-    aio = getattr(getattr(hub, "loop", None), "aio", None)
-    return aio is not None and bool(aio.is_closed())
+    is_closed = getattr(getattr(hub, "loop", None), "is_closed", None)
+    return is_closed is not None and bool(is_closed())
 
 
 def this_process() -> Any:

@@ -324,7 +324,7 @@ class Crew:
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Block until ``condition()``, natively in a thread without a usable hub."""
         hub = get_hub_if_exists()
-        if hub is None or hub.loop is None or hub.loop.aio.is_closed():
+        if hub is None or hub.loop is None or hub.loop.is_closed():
             self._wait_natively(condition)
             return
         loop = get_hub().loop

@@ -193,7 +193,7 @@ class BaseServer:
         """Begin or go on to accept, after :meth:`stop_accepting`; nothing if it does. Does not block."""
         loop = get_hub().loop
         if self._watcher is not None:
-            if self._loop is loop or not self._loop.aio.is_closed():
+            if self._loop is loop or not self._loop.is_closed():
                 return
         self._stop_watching()
         self._queued = False  # what a loop has queued that was closed will never run
@@ -346,7 +346,7 @@ class BaseServer:
         port. OSError if it can't be bound. Does not block; may be called in a coroutine.
         """
         if self.started:
-            if self._loop is None or not self._loop.aio.is_closed():
+            if self._loop is None or not self._loop.is_closed():
                 return
             self.stop_accepting()  # that loop is gone: go on in this one
         if self._given and self.closed:
@@ -376,7 +376,7 @@ class BaseServer:
 
     def _close_listener(self, sock: Any) -> None:
         loop = self._loop
-        if loop is not None and not loop.aio.is_closed():
+        if loop is not None and not loop.is_closed():
             fd = sock.fileno()
             if fd >= 0:
                 loop.closing_fd(fd)  # a socket of the standard library would not tell

@@ -78,7 +78,7 @@ def signal(signalnum: int, handler: Any) -> Any:
 def _on_sigchld(signum: int, frame: Any) -> None:
     # Not get_hub(): we may have interrupted just that.
     hub = _get_hub()
-    if hub is None or hub.loop is None or hub.loop.aio.is_closed():
+    if hub is None or hub.loop is None or hub.loop.is_closed():
         _child_handler(signum, frame)  # there are no greenlets, or none any more
     else:
         hub.loop.wake_from_signal(_spawn_handler)
@@ -202,7 +202,7 @@ class _Wakeup:
 
 def _main_loop_runs() -> bool:
     hub = _get_hub()
-    if hub is not None and hub.loop is not None and hub.loop.aio.is_running():
+    if hub is not None and hub.loop is not None and hub.loop.has_aio and hub.loop.aio.is_running():
         return True
     return _running_loop() is not None
 

@@ -79,7 +79,7 @@ class _Reader(_Greenlet[None]):
 
     def is_lost(self) -> bool:
         """True if the loop in which it read was closed before the end."""
-        return not self.over.is_set() and self.loop.aio.is_closed()
+        return not self.over.is_set() and self.loop.is_closed()
 
     def _run(self) -> None:
         try:

@@ -494,10 +494,52 @@ def test_the_stream_for_errors_can_be_assigned_and_taken_back() -> None:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the open files cannot be counted")
+def test_a_hub_that_never_runs_opens_no_files() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    hubs = [bridge.hub.Hub(None, None) for _ in range(10)]
+    assert len({hub.minimal_ident for hub in hubs}) == 10
+    assert not any(hub.loop.is_closed() for hub in hubs)
+    for hub in hubs:
+        hub.destroy()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_threads_that_ask_for_its_loop_at_once_get_the_same() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            hub = bridge.hub.Hub(None, None)
+            found: list[object] = []
+            go = threading.Barrier(4)
+
+            def look(loop: Any = hub.loop, go: threading.Barrier = go, found: list[object] = found) -> None:
+                go.wait(10)
+                found.append(loop.aio)
+
+            threads = [threading.Thread(target=look) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(found) == 4 and len(set(map(id, found))) == 1
+            hub.loop.destroy()
+            assert hub.loop.is_closed()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_the_loop_of_a_destroyed_hub_is_closed_whenever_it_was_made() -> None:
+    loop = bridge.hub.Hub(None, None).loop
+    loop.destroy()
+    assert loop.aio.is_closed() and loop.is_closed()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the open files cannot be counted")
 def test_the_files_of_a_hub_that_was_forgotten_are_given_back() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
-        bridge.hub.Hub(None, None)
+        assert bridge.hub.Hub(None, None).loop.aio is not None
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
     # but not those of a loop that somebody has

@@ -251,6 +251,10 @@ class Portal(PortalBase, Coroutine[Any, Any, T], Generic[T]):
 
     to_runner = park
 
+    def is_closed(self) -> bool:
+        """True if the loop was closed: nothing will ever happen here."""
+        return self.aio is not None and bool(self.aio.is_closed())
+
     def append(self, wait: Any) -> None:
         """A wait of this portal is over (``ready.append``). From any thread."""
         wait.queued = False

@@ -32,7 +32,7 @@ def beside() -> Hub | None:
     if hub is None or hub.loop is None or hub._closing or hub.dead:
         return None
     loop = hub.loop
-    if loop.get_running() is not None or not (loop.owned or loop.draining) or loop.aio.is_closed():
+    if loop.get_running() is not None or not (loop.owned or loop.draining) or loop.is_closed():
         return None
     current = getcurrent()
     if current is hub:

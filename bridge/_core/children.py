@@ -216,7 +216,7 @@ def collect_any(pid: int, options: int) -> tuple[int, int]:
 def _tell(pid: int, status: int | None) -> None:
     thread = get_ident()
     for watch in _watches.pop(pid, ()):
-        if watch.loop.aio.is_closed():
+        if watch.loop.is_closed():
             watch._abandon()
         elif watch.loop.thread_ident == thread:
             watch._told(status)
@@ -232,7 +232,7 @@ def _sweep() -> None:
     global _sweep_at
     for there in list(_watches.values()):
         for watch in list(there):
-            if watch.loop.aio.is_closed():
+            if watch.loop.is_closed():
                 watch._abandon()
     _sweep_at = max(64, 2 * len(_watches))
 

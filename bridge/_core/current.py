@@ -211,7 +211,7 @@ def _own(hub: Hub | None) -> Hub:
         if of_thread.aside:
             *rest, hub = of_thread.aside
             of_thread.aside = tuple(rest)
-        elif not hub.loop.aio.is_closed():
+        elif not hub.loop.is_closed():
             hub.loop.own()
             share_loop(hub)
         else:
@@ -245,7 +245,7 @@ def _running_loop() -> Any:
 def _guard(hub: Hub) -> None:
     guard = of_thread.guard
     # a hub that another one has put aside is still there
-    guard.hubs = [h for h in guard.hubs if h is not hub and h.loop is not None and not h.loop.aio.is_closed()]
+    guard.hubs = [h for h in guard.hubs if h is not hub and h.loop is not None and not h.loop.is_closed()]
     guard.hubs.append(hub)
 
 

@@ -227,7 +227,7 @@ class Edges:
     def in_use(self) -> bool:
         """True if the loop may still report here."""
         engine = self._engine()
-        return self._generation == _generation and engine is not None and not engine.aio.is_closed()
+        return self._generation == _generation and engine is not None and not engine.is_closed()
 
     # -- being told
 

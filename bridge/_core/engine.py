@@ -164,11 +164,10 @@ class Engine(EngineBase):
     #: what runs the loop; where run_forever() is patched: the original
     run_loop: Callable[[Any], None] = staticmethod(operator.methodcaller("run_forever"))
 
-    def __init__(self, aio: asyncio.AbstractEventLoop, owned: bool = True) -> None:
+    def __init__(self, aio: asyncio.AbstractEventLoop | None, owned: bool = True) -> None:
         from .running import get_running, set_running
 
         use_running(get_running)
-        self.aio = aio
         self.owned = owned
         self.ready: deque[Any] = deque()
         self.stale: dict[greenlet, int] = {}
@@ -211,10 +210,22 @@ class Engine(EngineBase):
         self._watched_tasks: Any = None
         self._bare_check: asyncio.TimerHandle | None = None
         self._thread_check: asyncio.TimerHandle | None = None
-        self._schedule = self._scheduler()
         self.pid = os.getpid()
+        #: whether ``aio`` is there, or is made at its first use
+        self.has_aio = False
+        if aio is not None:
+            self._use(aio)
 
     # -- the ready queue ------------------------------------------------------------------------
+
+    def _use(self, aio: asyncio.AbstractEventLoop) -> None:
+        self.aio = aio
+        self._schedule = self._scheduler()
+        self.has_aio = True
+
+    def is_closed(self) -> bool:
+        """True if the asyncio loop was closed: nothing will ever happen here. From any thread."""
+        return self.has_aio and self.aio.is_closed()
 
     def arm(self) -> None:
         """Make sure that a drain comes. To be called from any thread, when ``armed`` was seen to be false."""
@@ -226,7 +237,7 @@ class Engine(EngineBase):
             self._schedule(self.entry, context=self._context)
         except BaseException as e:
             self.armed = False
-            if isinstance(e, RuntimeError) and self.aio.is_closed():
+            if isinstance(e, RuntimeError) and self.is_closed():
                 return  # whoever waits in a closed loop has been abandoned with it
             raise
 
@@ -249,7 +260,7 @@ class Engine(EngineBase):
             self.aio.call_soon_threadsafe(self._answer_call, context=self._context)
         except RuntimeError:
             self._called = False
-            if not self.aio.is_closed():
+            if not self.is_closed():
                 raise
 
     def _answer_call(self) -> None:
@@ -501,15 +512,16 @@ class Engine(EngineBase):
 
     def run_owned(self) -> None:
         """Run the loop in the current greenlet until nothing is left to do or it is stopped."""
+        aio = self.aio
         # not getcurrent().switch: a hub's own method makes checks that a parked greenlet has made already
         self.to_runner = greenlet.switch.__get__(getcurrent())
         self.armed = True
         self.running = True
         self._schedule(self.entry, context=self._context)
-        if self.aio.get_exception_handler() is None:
-            self.aio.set_exception_handler(self._loop_failed)
+        if aio.get_exception_handler() is None:
+            aio.set_exception_handler(self._loop_failed)
         try:
-            self.run_loop(self.aio)
+            self.run_loop(aio)
         finally:
             self.running = False
             self.armed = True
@@ -543,19 +555,22 @@ class Engine(EngineBase):
         self.entry = self._own_round
         self.armed = True
 
-    def renew(self, aio: asyncio.AbstractEventLoop) -> None:
-        """In a forked child: go on with a loop of our own, with the same queue and the same timers."""
+    def renew(self, aio: asyncio.AbstractEventLoop | None) -> None:
+        """In a forked child: go on with a loop of our own, with the same queue and the same timers.
+
+        :param aio: the loop; None if none has been made, which stays so.
+        """
         global _main_thread_ident
         _main_thread_ident = get_ident()
         self.pid = os.getpid()
         self.set_running(None)
-        self.aio = aio
         self.thread_ident = get_ident()
         self.own()
         self.running = self.draining = self.stopping = self._called = False
         self._alarm = self._bare_check = self._thread_check = self._watched_tasks = None
         self._context = contextvars.Context()  # the old one is entered, for ever, by the parked hub
-        self._schedule = self._scheduler()
+        if aio is not None:
+            self._use(aio)
         if self.poller is not None:
             self.poller.after_fork()
 

@@ -45,8 +45,10 @@ def _renew(hub: Hub) -> Hub:
     from bridge._config import config
 
     old = hub.loop
-    new_aio = config.aio_loop_factory()
-    _kept.append((hub, old.aio, old._alarm))
+    new_aio = None
+    if old.has_aio:
+        new_aio = config.aio_loop_factory()
+        _kept.append((hub, old.aio, old._alarm))
     started = bool(hub)
     old.renew(new_aio)
     if started:

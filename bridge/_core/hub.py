@@ -589,7 +589,7 @@ class Hub(greenlet):
 
 def _settle(loop: Loop) -> None:
     """Let what asyncio code has left in an owned loop end: cancelled tasks, async generators."""
-    if not loop.owned or not loop.shared or loop.aio.is_closed() or loop.aio.is_running():
+    if not loop.owned or not loop.shared or loop.is_closed() or loop.aio.is_running():
         return
     import asyncio
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import weakref
+from _thread import RLock
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .callbacks import Callback
 from .children import need_statuses
@@ -22,6 +23,18 @@ from .poller import Poller
 from .watchers import MAXPRI, MINPRI, async_, check, fork, idle, io, prepare, timer, watcher
 
 __all__ = ["Loop", "loop"]
+
+#: Held while an asyncio loop is made.
+_making = RLock()
+
+
+def _after_fork() -> None:
+    global _making
+    _making = RLock()  # another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _close_forgotten(aio: Any, pid: int) -> None:
@@ -46,23 +59,43 @@ class loop(Engine):
     def __init__(
         self, flags: object = None, default: bool | None = None, *, aio: Any = None, owned: bool = True
     ) -> None:
-        made = aio is None
-        if made:
-            from bridge._config import config
-
-            aio = config.aio_loop_factory()
         super().__init__(aio, owned)
         #: Closes the asyncio loop if we are forgotten, as long as nobody has had it in hand and it has not
         #: run (then it refers to us, and this to it).
         self._forgotten: weakref.finalize[[Any, int], Loop] | None = None
-        if made:
-            self._forgotten = weakref.finalize(self, _close_forgotten, aio, os.getpid())
-            self._forgotten.atexit = False
+        self._remembered = False  # somebody else sees to that
+        if aio is None:
+            from bridge._config import config
+
+            #: makes the asyncio loop
+            self._factory: Callable[[], Any] = config.aio_loop_factory
         self.default = bool(default) if default is not None else True
         self._now = monotonic()
         self._by_hand = False
         self.idlers: list[idle] = []
         self.fork_watchers: list[fork] = []
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Half a millisecond and five files, which a hub that never runs does not need.
+            if name == "aio":
+                return self._make_aio()
+            what = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(what, name=name, obj=self)
+
+    def _make_aio(self) -> Any:
+        """Make the asyncio loop, unless somebody else has just done it. In any thread."""
+        with _making:
+            if not self.has_aio:
+                aio = self._factory()
+                if not self._remembered:
+                    self._forgotten = weakref.finalize(self, _close_forgotten, aio, os.getpid())
+                    self._forgotten.atexit = False
+                self._use(aio)
+                if self.destroyed:
+                    aio.close()
+            return self.aio
 
     def share(self) -> None:
         """Somebody else gets the asyncio loop in hand, and may run it and close it."""
@@ -71,6 +104,7 @@ class loop(Engine):
 
     def _remember(self) -> None:
         """From now on somebody else sees to the end of the asyncio loop."""
+        self._remembered = True
         if self._forgotten is not None:
             self._forgotten.detach()
             self._forgotten = None
@@ -110,7 +144,7 @@ class loop(Engine):
 
     def wake_from_signal(self, func: Callable[[], Any]) -> None:
         """Have ``func`` called in the hub; may be called from a signal handler."""
-        if not self.destroyed and not self.aio.is_closed():
+        if not self.destroyed and not self.is_closed():
             self.ready.append(Callback(func, ()))
             self.aio.call_soon_threadsafe(self._arm_again)
 
@@ -198,7 +232,7 @@ class loop(Engine):
             each.stop()
         self.before.clear()
         self.after.clear()
-        if self.owned and not self.aio.is_running() and not self.aio.is_closed():
+        if self.has_aio and self.owned and not self.aio.is_running() and not self.aio.is_closed():
             self.aio.close()
         return True
 
@@ -242,7 +276,8 @@ class loop(Engine):
     @property
     def backend(self) -> str:
         """The name of the asyncio loop below: ``uvloop`` or ``asyncio``, or its module."""
-        return type(self.aio).__module__.partition(".")[0]
+        kind = self._factory if not self.has_aio and isinstance(self._factory, type) else type(self.aio)
+        return kind.__module__.partition(".")[0]
 
     backend_int = 0
     sig_pending = 0

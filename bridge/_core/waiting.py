@@ -166,7 +166,7 @@ class Wait(WaitBase, Link):
 
     def abandoned(self) -> bool:
         """True if the loop in which it waits was closed: it will never go on."""
-        return self.engine.aio.is_closed()  # type: ignore[no-any-return]
+        return self.engine.is_closed()  # type: ignore[no-any-return]
 
     def _expire(self) -> None:
         if not self.woken:

@@ -154,7 +154,7 @@ def in_greenlet() -> bool:
         and running_loop() is None
         and getcurrent() is not hub
         and hub.loop is not None
-        and not hub.loop.aio.is_closed()
+        and not hub.loop.is_closed()
     )
 
 

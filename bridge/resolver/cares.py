@@ -69,7 +69,7 @@ class channel:
 
     def usable(self) -> bool:
         """False after :meth:`destroy`, in a forked child, and when its loop has ended."""
-        return self._channel is not None and self.pid == os.getpid() and not self.loop.aio.is_closed()
+        return self._channel is not None and self.pid == os.getpid() and not self.loop.is_closed()
 
     def _ready(self, events: int, fd: int) -> None:
         if self.pid != os.getpid():
