@@ -440,6 +440,20 @@ engine_call(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     return (PyObject *)made;
 }
 
+PyDoc_STRVAR(run_callback_doc,
+"run_callback($self, func, /, *args)\n--\n\n"
+"Call ``func(*args)`` in the hub, after what is ready now. Not from other threads.");
+
+static PyObject *
+engine_run_callback(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs > 0 && !PyCallable_Check(args[0])) {
+        PyErr_Format(PyExc_TypeError, "Expected callable, not %R", args[0]);
+        return NULL;
+    }
+    return engine_call(self, args, nargs);
+}
+
 PyDoc_STRVAR(probe_doc,
 "probe($self, /)\n--\n\n"
 "None if greenlets run at the moment, so that the current one may block. Else the loop that runs, or, for an adopted\n"
@@ -497,6 +511,7 @@ static PyMethodDef engine_methods[] = {
     {"park", (PyCFunction)engine_park, METH_NOARGS, park_doc},
     {"run_ready", (PyCFunction)engine_run_ready, METH_NOARGS, run_ready_doc},
     {"call", (PyCFunction)(void (*)(void))engine_call, METH_FASTCALL, call_doc},
+    {"run_callback", (PyCFunction)(void (*)(void))engine_run_callback, METH_FASTCALL, run_callback_doc},
     {"probe", (PyCFunction)engine_probe, METH_NOARGS, probe_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -580,6 +595,7 @@ static PyMethodDef module_methods[] = {
     {"use_engines", use_engines, METH_VARARGS, use_engines_doc},
     {"use_running", use_running, METH_O, use_running_doc},
     {"use_waits", use_waits, METH_VARARGS, use_waits_doc},
+    {"use_waiters", use_waiters, METH_O, use_waiters_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -675,7 +691,7 @@ execute(PyObject *module)
     }
     if (add_type(module, "EngineBase", &engine_spec, &engine_type) < 0
         || add_type(module, "HubLocal", &hub_local_spec, &hub_local_type) < 0 || add_waits(module) < 0
-        || add_line(module) < 0) {
+        || add_waiters(module) < 0 || add_line(module) < 0) {
         return -1;
     }
     return add_api(module);

@@ -1,5 +1,5 @@
 /* What the parts of the module _switching have of one another: the files _switching.c, _switching.waits.c,
-   _switching.lines.c and _switching.hubs.c. */
+   _switching.waiters.c, _switching.lines.c and _switching.hubs.c. */
 
 #ifndef BRIDGE_SWITCHING_PARTS_H
 #define BRIDGE_SWITCHING_PARTS_H
@@ -46,8 +46,16 @@ PyObject *wait_wake(Wait *self, PyObject *ignored);
 /* Nobody is to be switched to for this wait any more. */
 void over_wait(Wait *self);
 PyObject *use_waits(PyObject *module, PyObject *args);
+/* The hub of this thread, made if there is none; a new reference. */
+PyObject *get_hub_here(void);
 /* Add the classes to the module; 0, or -1 with an exception. */
 int add_waits(PyObject *module);
+
+/* _switching.waiters.c */
+extern const char use_waiters_doc[];
+PyObject *use_waiters(PyObject *module, PyObject *object);
+/* Add the class to the module; 0, or -1 with an exception. */
+int add_waiters(PyObject *module);
 
 /* _switching.lines.c; 0, or -1 with an exception. */
 /* Wake a Wait, or what has the same face. */

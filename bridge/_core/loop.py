@@ -123,12 +123,6 @@ class loop(Engine):
 
     # -- callbacks
 
-    def run_callback(self, func: Callable[..., Any], *args: Any) -> Callback:
-        """Call ``func(*args)`` in the hub, after what is ready now. Not from other threads."""
-        if not callable(func):
-            raise TypeError(f"Expected callable, not {func!r}")
-        return self.call(func, *args)
-
     def run_callback_threadsafe(self, func: Callable[..., Any], *args: Any) -> Callback:
         """:meth:`run_callback` from any thread."""
         if not callable(func):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .hub import Hub
 
 __all__ = [
-    "CallbackBase", "EngineBase", "HubLocal", "LineBase", "WaitBase",
-    "use_engines", "use_hubs", "use_running", "use_waits",
+    "CallbackBase", "EngineBase", "HubLocal", "LineBase", "WaitBase", "WaiterBase",
+    "use_engines", "use_hubs", "use_running", "use_waiters", "use_waits",
 ]  # fmt: skip
 
 #: What switch() gives when nothing was passed: the one empty tuple.
@@ -41,6 +41,7 @@ _hub_local: Any = None
 _get_hub: Callable[[], Any]
 _blocking_place: Callable[[Any], Any]
 _getcurrent: Callable[[], Any]
+_unset: Any = None
 
 
 def use_engines(callback_class: type[Any], thrown_class: type[Any], greenlet_exit: Any, /) -> None:
@@ -76,6 +77,12 @@ def use_waits(
     _get_hub = get_hub
     _blocking_place = blocking_place
     _getcurrent = getcurrent
+
+
+def use_waiters(unset: Any, /) -> None:
+    """Called once, by :mod:`.waiter`: what stands for "nothing yet"."""
+    global _unset
+    _unset = unset
 
 
 if TYPE_CHECKING:
@@ -202,6 +209,43 @@ class WaitBase:
 
         def _block_for(self, timeout: float) -> bool: ...
         def _invalid(self) -> Exception: ...
+
+
+class WaiterBase:
+    """A value that the hub hands to one greenlet: see :class:`bridge._core.waiter.Waiter`."""
+
+    __slots__ = ("_exception", "greenlet", "hub", "value")
+
+    #: who waits
+    greenlet: Any
+    #: None: there is a value
+    _exception: Any
+
+    def __init__(self, hub: Hub | None = None) -> None:
+        self.hub: Any = hub if hub is not None else _hub_local.hub or _get_hub()
+        self.greenlet = None
+        self.value: Any = None
+        self._exception = _unset
+
+    def switch(self, value: Any) -> None:
+        """Hand ``value`` to the greenlet that waits in get(), or keep it. In the hub."""
+        if self.greenlet is None:
+            self.value = value
+            self._exception = None
+        else:
+            self._hand_over(value)
+
+    def get(self) -> Any:
+        """Wait for the value and return it, or raise the exception. Blocks the greenlet.
+
+        ConcurrentObjectUseError if another greenlet waits already.
+        """
+        return self.value if self._exception is None else self._get()
+
+    if TYPE_CHECKING:
+
+        def _hand_over(self, value: Any) -> None: ...
+        def _get(self) -> Any: ...
 
 
 class LineBase(deque[Any]):
@@ -375,6 +419,12 @@ class EngineBase:
             self.arm()
         return item
 
+    def run_callback(self, func: Callable[..., Any], /, *args: Any) -> Callback:
+        """Call ``func(*args)`` in the hub, after what is ready now. Not from other threads."""
+        if not callable(func):
+            raise TypeError(f"Expected callable, not {func!r}")
+        return self.call(func, *args)
+
 
 if not TYPE_CHECKING and (_compiled := accelerator("_switching")) is not None:
     CallbackBase = _compiled.CallbackBase
@@ -382,7 +432,9 @@ if not TYPE_CHECKING and (_compiled := accelerator("_switching")) is not None:
     HubLocal = _compiled.HubLocal
     LineBase = _compiled.LineBase
     WaitBase = _compiled.WaitBase
+    WaiterBase = _compiled.WaiterBase
     use_engines = _compiled.use_engines
     use_hubs = _compiled.use_hubs
     use_running = _compiled.use_running
+    use_waiters = _compiled.use_waiters
     use_waits = _compiled.use_waits

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
-from .current import blocking_place, get_hub
+from .current import blocking_place
 from .errors import ConcurrentObjectUseError
 from .loop import loop as Loop
+from .switching import WaiterBase, use_waiters
 from .waiting import Wait
 
 if TYPE_CHECKING:
@@ -18,22 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["MultipleWaiter", "Waiter"]
 
 _UNSET: Any = object()
+use_waiters(_UNSET)
 
 
-class Waiter:
+class Waiter(WaiterBase):
     """A value that the hub hands to the greenlet that waits for it, or keeps until it asks.
 
     ``switch()`` and ``throw()`` are to be called in the hub (from callbacks of the loop), ``get()`` in
     another greenlet. Prefer Event, AsyncResult or Queue, which may be used from everywhere.
     """
 
-    __slots__ = ("_exception", "greenlet", "hub", "value")
-
-    def __init__(self, hub: Hub | None = None) -> None:
-        self.hub = hub if hub is not None else get_hub()
-        self.greenlet: greenlet | _TaskOfPortal | None = None
-        self.value: Any = None
-        self._exception: Any = _UNSET
+    __slots__ = ()
 
     def clear(self) -> None:
         """Forget value and exception, for another use."""
@@ -65,20 +61,15 @@ class Waiter:
         current = getcurrent()
         hub = self.hub
         while hub is not current and hub is not None:
-            hub = hub._heir  # type: ignore[assignment] # of a forked child, where greenlets wait on
+            hub = hub._heir  # of a forked child, where greenlets wait on
         if hub is None:
             raise AssertionError(
                 f"Can only use Waiter.{name} method from the Hub greenlet; "
                 f"use hub.loop.run_callback(waiter.{name})"
             )
 
-    def switch(self, value: Any) -> None:
-        """Hand ``value`` to the greenlet that waits in get(), or keep it. In the hub."""
+    def _hand_over(self, value: Any) -> None:
         waiting = self.greenlet
-        if waiting is None:
-            self.value = value
-            self._exception = None
-            return
         if self.hub is not getcurrent():
             self._check_hub("switch")
         try:
@@ -102,14 +93,8 @@ class Waiter:
         except BaseException:
             self.hub.handle_error(waiting.throw, *sys.exc_info())
 
-    def get(self) -> Any:
-        """Wait for the value and return it, or raise the exception. Blocks the greenlet.
-
-        ConcurrentObjectUseError if another greenlet waits already.
-        """
+    def _get(self) -> Any:
         if self._exception is not _UNSET:
-            if self._exception is None:
-                return self.value
             current: Any = getcurrent()
             current.throw(*self._exception)
         if self.greenlet is not None:

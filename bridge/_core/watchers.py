@@ -41,14 +41,16 @@ class watcher:
     #: constructor arguments shown by repr
     _shown: tuple[str, ...] = ()
 
+    # Here, as many are made that are never started, or stopped at once.
+    _priority = 0
+    _callback: Callable[..., Any] | None = None
+    _args: tuple[Any, ...] | None = None
+    _active = False
+    _queued: Callback | None = None
+
     def __init__(self, loop: Loop, ref: bool = True, priority: int | None = None) -> None:
         self.loop: Loop = loop
         self._ref = bool(ref)
-        self._priority = 0
-        self._callback: Callable[..., Any] | None = None
-        self._args: tuple[Any, ...] | None = None
-        self._active = False
-        self._queued: Callback | None = None
         if priority is not None:
             self.priority = priority
 
@@ -309,6 +311,8 @@ class io(counted):
 class timer(watcher):
     """A call after some seconds, and every ``repeat`` seconds after that if ``repeat`` is not 0."""
 
+    _entry: _HeapEntry | None = None
+
     def __init__(
         self,
         loop: Loop,
@@ -321,8 +325,11 @@ class timer(watcher):
             raise ValueError(f"repeat must be positive or zero: {repeat!r}")
         self._after = after
         self._repeat = repeat
-        self._entry: _HeapEntry | None = None
-        super().__init__(loop, ref, priority)
+        # as watcher.__init__() does
+        self.loop = loop
+        self._ref = bool(ref)
+        if priority is not None:
+            self.priority = priority
 
     @property
     def at(self) -> float:
@@ -333,14 +340,16 @@ class timer(watcher):
         """Start counting, from the loop's cached time, or from now with ``update=True``."""
         if not callable(callback):
             raise TypeError(f"Expected callable, not {callback!r}")
-        self._check_open("start")
+        loop = self.loop
+        if loop.destroyed:
+            self._check_open("start")
         if update:
-            self.loop.update_now()
+            loop.update_now()
         self._callback = callback
         self._args = args
         if not self._active:
             self._active = True
-            self._set(self._after)
+            self._entry = loop.call_at(loop.now() + self._after, timer._due, self, self._ref)
 
     def _set(self, after: float) -> None:
         loop = self.loop
@@ -372,13 +381,19 @@ class timer(watcher):
     def stop(self) -> None:
         """Stop counting and forget the callback."""
         self._active = False
-        if self._entry is not None:
-            self.loop.cancel(self._entry)
+        entry = self._entry
+        if entry is not None:
+            self.loop.cancel(entry)
             self._entry = None
         if self._queued is not None:
             self._queued.stop()
             self._queued = None
         self._callback = self._args = None
+
+    def close(self) -> None:
+        """Stop for good."""
+        if self._callback is not None or self._entry is not None or self._queued is not None:
+            self.stop()
 
     def again(self, callback: Callable[..., Any], *args: Any, update: bool = True) -> None:
         """Start anew, in ``repeat`` seconds; without ``repeat`` it stops."""
