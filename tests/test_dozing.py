@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket as stdlib_socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -95,6 +97,59 @@ def test_whoever_blocks_last_sleeps_without_a_switch_to_the_hub(
     monkeypatch.setattr(edges_module.Edges, "look_again", counted)
     exchange(dozing, 200)  # 400 waits
     assert looks < 100
+
+
+@pytest.mark.skipif(edges_module.compiled is None, reason="the twin in Python makes one for each wait")
+def test_a_limited_wait_that_nobody_interrupts_needs_no_timer(
+    dozing: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = dozing
+    plain = stdlib_socket.socket(fileno=b.detach())
+    plain.setblocking(True)
+    answering = threading.Thread(target=lambda: [plain.sendall(plain.recv(10)) for _ in range(40)])
+    timers = []
+    loop = bridge.get_hub().loop
+    call_at = loop.call_at
+
+    def counted(*args: Any) -> Any:
+        timers.append(args)
+        return call_at(*args)
+
+    monkeypatch.setattr(loop, "call_at", counted)
+    a.settimeout(10)
+    answering.start()
+    for i in range(40):
+        a.sendall(b"%d" % i)
+        assert a.recv(10) == b"%d" % i
+    assert len(timers) < 20  # the hub has its turn now and then
+    answering.join()
+    plain.close()
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_a_limited_wait_ends_in_time_whoever_is_woken_before(dozing: Pair, others: int) -> None:
+    pairs = [socket.socketpair() for _ in range(others)]
+
+    def chat(pair: Pair) -> None:
+        with pytest.raises(TimeoutError):
+            while True:
+                pair[0].sendall(b"x")
+                pair[1].recv(1)
+                pair[1].settimeout(0.001)
+                pair[1].recv(1)
+
+    chatting = [bridge.spawn(chat, pair) for pair in pairs]
+    a = dozing[0]
+    a.settimeout(0.02)
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            a.recv(1)
+        assert time.monotonic() - began >= 0.0199
+    bridge.joinall(chatting, timeout=10, raise_error=True)
+    for pair in pairs:
+        pair[0].close()
+        pair[1].close()
 
 
 def test_a_trace_function_sees_each_wait_as_a_switch(dozing: Pair) -> None:
@@ -200,7 +255,11 @@ def alarm(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[..., ob
     signal.signal(signal.SIGALRM, before)
 
 
-def test_handlers_of_signals_run_in_the_hub(dozing: Pair, alarm: Callable[..., None]) -> None:
+@pytest.mark.parametrize("limit", [None, 10])
+def test_handlers_of_signals_run_in_the_hub(
+    dozing: Pair, alarm: Callable[..., None], limit: float | None
+) -> None:
+    dozing[0].settimeout(limit)
     where = []
 
     def handler(*_: object) -> None:
@@ -213,13 +272,18 @@ def test_handlers_of_signals_run_in_the_hub(dozing: Pair, alarm: Callable[..., N
     exchange(dozing)
 
 
+@pytest.mark.parametrize("limit", [None, 10])
 def test_what_a_handler_raises_is_not_raised_in_who_sleeps(
-    dozing: Pair, alarm: Callable[..., None], errors: list[tuple[Any, BaseException]]
+    dozing: Pair,
+    alarm: Callable[..., None],
+    errors: list[tuple[Any, BaseException]],
+    limit: float | None,
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("in a handler")
 
     alarm(broken)
+    dozing[0].settimeout(limit)
     reader = bridge.spawn(dozing[0].recv, 1)
     with pytest.raises(ZeroDivisionError):  # as in gevent: in the main greenlet
         bridge.sleep(10)
@@ -227,6 +291,23 @@ def test_what_a_handler_raises_is_not_raised_in_who_sleeps(
     assert not reader.ready()
     dozing[1].send(b"1")
     assert reader.get(timeout=10) == b"1"
+
+
+def test_a_limited_wait_goes_on_after_a_signal(dozing: Pair, alarm: Callable[..., None]) -> None:
+    came = []
+    alarm(lambda *_: came.append(True))
+    dozing[0].settimeout(0.03)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        dozing[0].recv(1)
+    assert came and time.monotonic() - began >= 0.0299
+    # and may be killed by the handler
+    reader = bridge.spawn(dozing[0].recv, 1)
+    dozing[0].settimeout(10)
+    alarm(lambda *_: reader.kill(block=False))
+    reader.join(10)
+    assert isinstance(reader.value, bridge.GreenletExit)
+    exchange(dozing)
 
 
 def test_keyboard_interrupt_reaches_the_main_greenlet(dozing: Pair) -> None:

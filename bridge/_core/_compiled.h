@@ -7,6 +7,7 @@
 #include <Python.h>
 #include <stddef.h>
 #include <structmember.h>
+#include <time.h>
 
 /* Call for the effect; 0, or -1 with an exception. */
 static inline int
@@ -17,6 +18,15 @@ done_with(PyObject *result)
     }
     Py_DECREF(result);
     return 0;
+}
+
+/* Seconds, as time.monotonic() has them. */
+static inline double
+monotonic(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 /* Make a name, unless it is there; 0, or -1 with an exception. */

@@ -113,7 +113,7 @@ report(PyObject *self, PyObject *channels, int fd, uint32_t events)
 static int
 wait_for_events(int fd, struct epoll_event *events, double timeout, char *interrupted)
 {
-    double deadline = timeout > 0 ? now() + timeout : 0;
+    double deadline = timeout > 0 ? monotonic() + timeout : 0;
     for (;;) {
         int ms = timeout < 0 ? -1 : timeout == 0 ? 0 : timeout > 2e6 ? 2000000000 : (int)ceil(timeout * 1e3);
         int n;
@@ -136,7 +136,7 @@ wait_for_events(int fd, struct epoll_event *events, double timeout, char *interr
             return -1;
         }
         if (timeout > 0) {
-            timeout = deadline - now();
+            timeout = deadline - monotonic();
             if (timeout < 0) {
                 timeout = 0;
             }
@@ -237,7 +237,8 @@ may_doze(PyObject *self, Engine *engine)
     return !engine->asked && !engine->asked_before;
 }
 
-/* Seconds until the earliest timer, -1 if there is none, 0 if this is for Engine._doze(); -2 with an exception. */
+/* Seconds until the earliest timer, -1 if there is none, 0 if this is for Engine._doze(); -2 with an exception. A timer
+   that was cancelled is as good: none is earlier. */
 static double
 until_timer(Engine *engine)
 {
@@ -249,13 +250,13 @@ until_timer(Engine *engine)
         }
         else {
             PyObject *first = PyList_GET_ITEM(heap, 0);
-            if (PyList_CheckExact(first) && PyList_GET_SIZE(first) > 2 && PyList_GET_ITEM(first, 2) != Py_None) {
+            if (PyList_CheckExact(first) && PyList_GET_SIZE(first) > 0) {
                 double when = PyFloat_AsDouble(PyList_GET_ITEM(first, 0));
                 if (when == -1.0 && PyErr_Occurred()) {
                     left = -2;
                 }
                 else {
-                    left = when - now();
+                    left = when - monotonic();
                     if (left < 0) {
                         left = 0;
                     }
@@ -294,9 +295,10 @@ handle_raised(Engine *engine)
     return 0;
 }
 
-/* Sleep until something happens, if that is certainly right; 1 if it was, 0 if not, or -1 with an exception. */
+/* Sleep until something happens, if that is certainly right, for `limit` seconds at the most unless that is -1; 1 if it
+   was right, 0 if not, or -1 with an exception. */
 static int
-doze(PyObject *self, Engine *engine, char *interrupted)
+doze(PyObject *self, Engine *engine, double limit, char *interrupted)
 {
     int may = may_doze(self, engine);
     double left = may > 0 ? until_timer(engine) : 0;
@@ -305,6 +307,9 @@ doze(PyObject *self, Engine *engine, char *interrupted)
     }
     if (!may || left == 0) {
         return 0;
+    }
+    if (limit >= 0 && (left < 0 || limit < left)) {
+        left = limit;
     }
     engine->armed = 0;
     Py_ssize_t waiting = PyObject_Size(engine->ready); /* see "Armed" in bridge._core.engine */
@@ -338,7 +343,7 @@ edges_look_again(PyObject *self, PyObject *arg)
     if (found == NULL || engine->ready == NULL) {
         return unset();
     }
-    int dozed = doze(self, engine, NULL);
+    int dozed = doze(self, engine, -1, NULL);
     if (dozed < 0 && handle_raised(engine) < 0) {
         return NULL;
     }
@@ -357,7 +362,7 @@ edges_look_again(PyObject *self, PyObject *arg)
    Who runs the handlers of signals is the hub, and what they raise is no concern of whoever happens to sleep: so a
    signal ends the sleep. A trace function of greenlet's is to see that greenlets switch when they wait. */
 static int
-doze_in_greenlet(Engine *engine)
+doze_in_greenlet(Engine *engine, double limit)
 {
     PyObject *edges = engine->edges;
     if (!engine->draining || edges == NULL || Py_TYPE(edges) != edges_class || engine->ready == NULL) {
@@ -369,7 +374,7 @@ doze_in_greenlet(Engine *engine)
     }
     Py_DECREF(trace);
     Py_INCREF(edges);
-    int dozed = doze(edges, engine, &engine->interrupted);
+    int dozed = doze(edges, engine, limit, &engine->interrupted);
     Py_DECREF(edges);
     return dozed <= 0 ? dozed : is_work(engine);
 }

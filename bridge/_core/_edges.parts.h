@@ -6,8 +6,6 @@
 #include "_compiled.h"
 #include "_switching.h"
 
-#include <time.h>
-
 /* as in bridge._core.edges */
 #define READ 1
 #define WRITE 2
@@ -43,14 +41,6 @@ find_places(PyTypeObject *type, const Place *places)
         }
     }
     return 0;
-}
-
-static inline double
-now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 /* _edges.c */

@@ -160,11 +160,11 @@ wait_until(PyObject *self, PyObject *channel, int events, double *deadline)
             return -1;
         }
         if (*deadline == 0) {
-            *deadline = now() + seconds;
+            *deadline = monotonic() + seconds;
             Py_INCREF(timeout);
         }
         else {
-            seconds = *deadline - now();
+            seconds = *deadline - monotonic();
             if (seconds <= 0) {
                 PyErr_SetString(PyExc_TimeoutError, "timed out");
                 return -1;

@@ -195,6 +195,46 @@ is_current(PyObject *greenlet)
     return current == greenlet;
 }
 
+int
+doze_for(Engine *self, PyObject *wait, double limit)
+{
+    Py_ssize_t waiting = self->ready == NULL || self->turns <= 0 || api.doze == NULL ? 1 : PyObject_Size(self->ready);
+    int dozed = waiting < 0 ? -1 : waiting > 0 ? 0 : api.doze(self, limit);
+    if (dozed <= 0) {
+        return dozed;
+    }
+    PyObject *entry = take(self);
+    if (entry == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    if (entry == wait) {
+        Py_DECREF(entry);
+        ((Wait *)wait)->queued = 0;
+        self->turns--;
+        return 1;
+    }
+    int failed = done_with(PyObject_CallMethodOneArg(self->ready, name_appendleft, entry));
+    Py_DECREF(entry);
+    return failed;
+}
+
+/* What a parked greenlet was switched to with. Takes over the reference. */
+static PyObject *
+arrived(PyObject *came)
+{
+    if (came != NULL && came != empty && Py_TYPE(came) == thrown_class) {
+        raise_thrown(came);
+        Py_CLEAR(came);
+    }
+    return came;
+}
+
+PyObject *
+engine_yield(Engine *self)
+{
+    return arrived(switch_back(self, NULL));
+}
+
 PyDoc_STRVAR(park_doc,
 "park($self, /)\n--\n\n"
 "Give the thread to others until somebody switches back; the heart of every wait.");
@@ -210,7 +250,7 @@ engine_park(Engine *self, PyObject *ignored)
             if (PyErr_Occurred()) {
                 return NULL;
             }
-            dozed = self->turns > 0 && api.doze != NULL ? api.doze(self) : 0;
+            dozed = self->turns > 0 && api.doze != NULL ? api.doze(self, -1) : 0;
             if (dozed < 0) {
                 return NULL;
             }
@@ -252,11 +292,7 @@ engine_park(Engine *self, PyObject *ignored)
         came = switch_to(entry, NULL, NULL);
         break;
     }
-    if (came != NULL && came != empty && Py_TYPE(came) == thrown_class) {
-        raise_thrown(came);
-        Py_CLEAR(came);
-    }
-    return came;
+    return arrived(came);
 }
 
 /* Hand the current exception to handle_error(), as an except clause would; 0, or -1: it is to go on. */

@@ -74,8 +74,9 @@ typedef struct {
     /* Nobody is to be switched to for this wait any more. */
     void (*over)(Wait *wait);
     /* What the module _edges has for this one: sleep in the current greenlet until somebody is ready, if that is
-       certainly right; 1 if somebody is, 0 if the hub has to see to it, or -1 with an exception. */
-    int (*doze)(Engine *engine);
+       certainly right, or for so many seconds (-1: no limit); 1 if somebody is, 0 if the hub has to see to it, or
+       -1 with an exception. */
+    int (*doze)(Engine *engine, double limit);
 } SwitchingAPI;
 
 /* What the module _switching has; NULL with an ImportError if that was built from another version. */

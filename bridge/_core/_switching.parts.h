@@ -35,6 +35,11 @@ extern PyObject *(*greenlet_current)(void);
 /* Append to the ready queue of an engine and see to it that it is noticed; 0, or -1 with an exception. */
 int make_ready(PyObject *engine, PyObject *item);
 PyObject *engine_park(Engine *self, PyObject *ignored);
+/* If nobody is ready, sleep until somebody is, for so many seconds at the most; 1 if it is `wait` who is to go on now, 0
+   if that is to be seen to by way of park(), or -1 with an exception. */
+int doze_for(Engine *self, PyObject *wait, double limit);
+/* Let the hub run before anybody else; somebody must be ready who switches back. */
+PyObject *engine_yield(Engine *self);
 PyObject *engine_probe(Engine *self, PyObject *ignored);
 /* Make a type and add it to the module; `kept`, if it is not NULL, gets a reference. 0, or -1 with an exception. */
 int add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept);

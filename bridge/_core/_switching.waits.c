@@ -139,6 +139,52 @@ wait_give_up(Wait *self, PyObject *ignored)
     Py_RETURN_NONE;
 }
 
+/* A signal has ended our sleep: switch to the hub, where its handlers are to run, before any code in Python does; 1 if we
+   have been woken meanwhile, 0 if we have to wait on, or -1 with an exception. */
+static int
+let_handlers_run(Wait *self, Engine *engine)
+{
+    Py_XSETREF(self->target, Py_XNewRef(self->greenlet));
+    self->queued = 1;
+    if (make_ready((PyObject *)engine, (PyObject *)self) < 0 || done_with(engine_yield(engine)) < 0) {
+        return -1;
+    }
+    if (!self->woken) {
+        Py_XSETREF(self->target, Py_NewRef(Py_None));
+    }
+    return self->woken;
+}
+
+/* block() with a limit. There is no need for a timer if we are woken before anybody else, and in the sleep that we do
+   ourselves. */
+static PyObject *
+block_for(Wait *self, PyObject *timeout)
+{
+    PyObject *engine = self->engine;
+    double limit = PyFloat_CheckExact(timeout) ? PyFloat_AS_DOUBLE(timeout) : 0;
+    if (!(limit > 0) || engine == NULL || !PyObject_TypeCheck(engine, engine_type)) {
+        return PyObject_CallMethodOneArg((PyObject *)self, name_block_for, timeout);
+    }
+    double began = monotonic();
+    Py_INCREF(engine);
+    int first = doze_for((Engine *)engine, (PyObject *)self, limit);
+    if (first == 0 && ((Engine *)engine)->interrupted) {
+        first = let_handlers_run(self, (Engine *)engine);
+    }
+    Py_DECREF(engine);
+    if (first < 0) {
+        over_wait(self);
+        return NULL;
+    }
+    if (first) {
+        Py_RETURN_TRUE;
+    }
+    PyObject *left = PyFloat_FromDouble(limit - (monotonic() - began));
+    PyObject *woken = left == NULL ? NULL : PyObject_CallMethodOneArg((PyObject *)self, name_block_for, left);
+    Py_XDECREF(left);
+    return woken;
+}
+
 PyDoc_STRVAR(block_doc,
 "block($self, /, timeout=None)\n--\n\n"
 "Let others run until :meth:`wake`; True if woken, False after ``timeout`` seconds.\n\n"
@@ -157,7 +203,7 @@ wait_block(Wait *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwname
             return NULL;
         }
         if (args[0] != Py_None) {
-            return PyObject_CallMethodOneArg((PyObject *)self, name_block_for, args[0]);
+            return block_for(self, args[0]);
         }
     }
     PyObject *engine = Py_XNewRef(self->engine);
