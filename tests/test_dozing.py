@@ -64,6 +64,11 @@ def exchange(pair: Pair, count: int = 5) -> None:
 def dozing(pair: Pair) -> Pair:
     exchange(pair)
     assert dozes()
+    # from now on whoever waits sleeps where he is, as the hub has nothing to see to
+    pair[0].settimeout(0.001)
+    with pytest.raises(TimeoutError):
+        pair[0].recv(1)
+    pair[0].settimeout(None)
     return pair
 
 
