@@ -282,3 +282,34 @@ def test_everything_that_is_compiled_is_in_use() -> None:
     """
     lines = run(code).splitlines()
     assert len(lines) == 15 and [line for line in lines if not line.startswith("compiled")] == []
+
+
+def test_another_interpreter_of_the_process_has_the_python_twins() -> None:
+    """What the compiled modules have is of one interpreter. It came up in the others, and crashed them."""
+    out = run(
+        """
+        try:
+            import _xxsubinterpreters as interpreters
+            other = interpreters.create(isolated=False)
+        except ImportError:
+            import _interpreters as interpreters
+            other = interpreters.create("legacy")
+        use = '''if True:
+            import bridge
+            from bridge._core.accelerated import accelerator
+            queue = bridge.queue.Queue()
+            bridge.spawn(queue.put, bridge.spawn(bridge.sleep, 0.001))
+            queue.get().join()
+            names = ("_switching", "_edges", "_queue", "_local")
+            print(*(accelerator(name) is not None for name in names), flush=True)
+        '''
+        exec(use)
+        interpreters.run_string(other, use)
+        interpreters.destroy(other)
+        exec(use)
+        """,
+        BRIDGE_LOOP="asyncio",  # uvloop is for one interpreter, too
+    )
+    here, there, here_again = (set(line.split()) for line in out.splitlines())
+    assert there == {"False"}
+    assert here == here_again == {"True"}

@@ -12,7 +12,9 @@ import sys
 import textwrap
 import threading
 import time
+from typing import Any
 
+import greenlet
 import pytest
 
 import bridge
@@ -662,3 +664,31 @@ def test_lazy_proxies_that_raise_when_asked_for_their_class_harm_nothing(loop: s
         loop,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "None\nLoopExit\npatched\n", "")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_who_is_to_be_switched_to_lives_though_a_destructor_on_the_way_there_blocks() -> None:
+    """It had been taken out of the ready queue, and was freed when the destructor let others run."""
+    hub = bridge.get_hub()
+    loop = hub.loop
+    seen: list[str] = []
+
+    class Blocks:
+        def __del__(self) -> None:
+            seen.append("blocks")
+            bridge.sleep(0.001)
+
+    def parent() -> None:
+        child: Any = greenlet.greenlet(lambda: "ended")
+        child.blocks = Blocks()
+        loop.make_ready(child)
+        del child
+        seen.append(hub.switch())  # to the child, which comes back here; it was the last that was switched to
+        for name in "abc":
+            loop.make_ready(greenlet.greenlet(lambda name=name: seen.append(name), hub))
+        bridge.sleep(0)
+
+    loop.make_ready(greenlet.greenlet(parent, hub))
+    bridge.sleep(0.05)
+    assert seen[0] == "ended"
+    assert sorted(seen[1:]) == ["a", "b", "blocks", "c"]

@@ -1140,8 +1140,7 @@ add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **k
 static int
 execute(PyObject *module)
 {
-    api = import_switching();
-    if (api == NULL) {
+    if (claim_for_interpreter() < 0 || (api = import_switching()) == NULL) {
         return -1;
     }
     if (intern_names(all_names, Py_ARRAY_LENGTH(all_names)) < 0) {

@@ -29,6 +29,27 @@ monotonic(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* What a module is told and what it makes for itself it has once, not once for each interpreter of the process: it is
+   for the one that has loaded it first, and for the others there are the twins in Python. To be called when a module is
+   executed; 0, or -1 with an ImportError. */
+static inline int
+claim_for_interpreter(void)
+{
+    static int64_t owner = -1;
+    int64_t id = PyInterpreterState_GetID(PyInterpreterState_Get());
+    if (id < 0) {
+        return -1;
+    }
+    if (owner < 0) {
+        owner = id;
+    }
+    if (owner != id) {
+        PyErr_SetString(PyExc_ImportError, "this module is in use in another interpreter of the process");
+        return -1;
+    }
+    return 0;
+}
+
 /* Make a name, unless it is there; 0, or -1 with an exception. */
 static inline int
 intern(PyObject **name, const char *text)

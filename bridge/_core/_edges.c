@@ -163,21 +163,17 @@ look(PyObject *self, Engine *engine, double timeout, char *interrupted)
         return -1;
     }
     struct epoll_event events[AT_ONCE];
+    Py_INCREF(channels);
+    Py_INCREF(ready);
     int n = wait_for_events((int)fd, events, timeout, interrupted);
-    if (n < 0) {
-        return -1;
-    }
     if (timeout != 0) {
         engine->armed = 1; /* whoever it was that woke us, a drain is under way */
     }
-    PyObject *found = PyLong_FromLong(n);
-    if (found == NULL) {
-        return -1;
+    PyObject *found = n < 0 ? NULL : PyLong_FromLong(n);
+    int failed = found == NULL ? -1 : 0;
+    if (!failed) {
+        store(self, edges_found, found);
     }
-    store(self, edges_found, found);
-    int failed = 0;
-    Py_INCREF(channels);
-    Py_INCREF(ready);
     for (int i = 0; i < n && !failed; i++) {
         failed = report(self, channels, events[i].data.fd, events[i].events);
     }
@@ -478,8 +474,7 @@ static PyMethodDef module_methods[] = {
 static int
 execute(PyObject *module)
 {
-    api = import_switching();
-    if (api == NULL) {
+    if (claim_for_interpreter() < 0 || (api = import_switching()) == NULL) {
         return -1;
     }
 #ifdef __linux__

@@ -249,8 +249,7 @@ static PyMethodDef module_methods[] = {
 static int
 execute(PyObject *module)
 {
-    api = import_switching();
-    if (api == NULL) {
+    if (claim_for_interpreter() < 0 || (api = import_switching()) == NULL) {
         return -1;
     }
     greenlet_dict = api->greenlet_type->tp_dictoffset;

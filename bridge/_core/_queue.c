@@ -337,7 +337,7 @@ static PyType_Spec joinable_spec = {
 static int
 execute(PyObject *module)
 {
-    if (intern(&name_tell, "tell") < 0 || intern(&name_block, "block") < 0
+    if (claim_for_interpreter() < 0 || intern(&name_tell, "tell") < 0 || intern(&name_block, "block") < 0
         || intern(&name_timeout, "timeout") < 0 || intern(&name_item, "item") < 0
         || intern(&name_last_done, "_last_done") < 0 || intern(&name_put, "_put_slowly") < 0
         || intern(&name_get, "_get_slowly") < 0) {

@@ -10,8 +10,7 @@
    module. All the same nothing is taken for granted: at import the object is looked at, and if it is not what is
    expected the import fails, and asyncio's function is used. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_compiled.h"
 
 #if PY_VERSION_HEX >= 0x030b0000 && PY_VERSION_HEX < 0x030c0000 && !defined(_WIN32)
 #define WANTED 1
@@ -102,6 +101,9 @@ static int
 prepare(PyObject *module)
 {
     static int done;
+    if (claim_for_interpreter() < 0) {
+        return -1;
+    }
     if (done) {
         return 0;
     }

@@ -136,6 +136,30 @@ switch_back(Engine *self, PyObject *args)
     return came;
 }
 
+/* Switch to an entry of the ready queue that is no callback. The reference is taken over, and it is not kept in the
+   frame, which lasts until our own wait ends: a greenlet that has ended, and what its exception refers to, would last
+   as long. Instead the engine has it until somebody else is switched to. (Once the stack has been switched, greenlet
+   asks nothing more of what was switched to: see the end of its g_switch(). Where its assertions are compiled in, they
+   do; there the frame does keep it.)
+
+   What the engine had before may go now, and with it whatever its destructors do. They may block: others are switched
+   to meanwhile, and the engine has those. */
+static inline PyObject *
+hand_over(Engine *self, PyObject *entry)
+{
+    do {
+        Py_XSETREF(self->recent, Py_NewRef(entry));
+    } while (self->recent != entry);
+#ifdef NDEBUG
+    Py_DECREF(entry);
+    return switch_to(entry, NULL, NULL);
+#else
+    PyObject *came = switch_to(entry, NULL, NULL);
+    Py_DECREF(entry);
+    return came;
+#endif
+}
+
 /* Take the first entry; NULL without an exception: there is none. A new reference. */
 static PyObject *
 take(Engine *self)
@@ -285,11 +309,7 @@ engine_park(Engine *self, PyObject *ignored)
             break;
         }
         self->turns--;
-        /* The reference is not this frame's, which lasts until our own wait ends: a greenlet that has ended, and what
-           its exception refers to, would last as long. (Once the stack has been switched, greenlet asks nothing more
-           of what was switched to: see the end of its g_switch().) */
-        Py_XSETREF(self->recent, entry);
-        came = switch_to(entry, NULL, NULL);
+        came = hand_over(self, entry);
         break;
     }
     return arrived(came);
@@ -418,8 +438,7 @@ engine_run_ready(Engine *self, PyObject *ignored)
                 continue;
             }
         }
-        Py_XSETREF(self->recent, entry);
-        PyObject *result = switch_to(entry, NULL, NULL);
+        PyObject *result = hand_over(self, entry);
         /* who has come back to us is the last of those who have handed over to one another */
         PyObject *last = self->recent;
         self->recent = NULL;
@@ -709,7 +728,7 @@ add_api(PyObject *module)
 static int
 execute(PyObject *module)
 {
-    if (empty == NULL && (empty = PyTuple_New(0)) == NULL) {
+    if (claim_for_interpreter() < 0 || (empty == NULL && (empty = PyTuple_New(0)) == NULL)) {
         return -1;
     }
     if (intern(&name_append, "append") < 0 || intern(&name_appendleft, "appendleft") < 0
