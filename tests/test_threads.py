@@ -7,6 +7,7 @@ change threads: when a function is entered and when a call into C has returned.
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import threading
@@ -418,3 +419,21 @@ def test_task_done_in_several_threads_ends_every_join() -> None:
     assert queue.unfinished_tasks == 0
     with pytest.raises(ValueError, match="too many"):
         queue.task_done()
+
+
+@pytest.mark.engines("none")
+def test_a_thread_that_had_a_hub_leaves_nothing_behind() -> None:
+    def of_ended_threads() -> int:
+        gc.collect()
+        return sum(type(each).__name__ == "_ThreadEnd" for each in gc.get_objects())
+
+    def use() -> None:
+        bridge.spawn(bridge.sleep, 10)
+        bridge.sleep(0)
+
+    before = of_ended_threads()
+    for _ in range(5):
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+    assert of_ended_threads() <= before

@@ -48,12 +48,13 @@ class _ThreadEnd:
         self.hubs: list[Hub] = []
 
     def __del__(self) -> None:
-        if hub_local is not None:  # it is, when the interpreter is going down
+        # The locals are not to be asked any more: new ones would be made, and never told of the thread's end.
+        if hub_local is not None and hub_local is not of_thread:  # it is, when the interpreter is going down
             hub_local.forget()
         for hub in self.hubs:
             if hub.thread_ident != MAIN_THREAD_IDENT and hub.loop is not None and hub.loop.owned:
                 if get_ident() == hub.thread_ident:
-                    hub.destroy(destroy_loop=True)
+                    hub._destroy()
 
 
 class _OfThread(_local):

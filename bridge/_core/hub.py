@@ -534,6 +534,12 @@ class Hub(greenlet):
         """
         if self.loop is None:
             return
+        self._destroy(destroy_loop)
+        if hub_local.hub is self:
+            hub_local.hub = None
+
+    def _destroy(self, destroy_loop: bool | None = True) -> None:
+        """:meth:`destroy`, but for the locals of the thread: when it ends they have gone."""
         if self._heir is not None:
             self._heir.destroy(destroy_loop)
             self.loop = None  # type: ignore[assignment]
@@ -560,8 +566,6 @@ class Hub(greenlet):
         else:
             of_thread.next_loop = loop
         self.loop = None  # type: ignore[assignment]
-        if hub_local.hub is self:
-            hub_local.hub = None
 
     def _start_configured_monitor(self) -> None:
         from bridge._config import config
