@@ -756,3 +756,16 @@ def test_a_killed_greenlet_does_not_live_on_in_those_who_let_it_run() -> None:
             holder.kill(block=False)
             del holder
             assert a.recv(1) == b""
+
+
+def test_an_operation_ends_when_the_time_limit_is_over_with_which_it_began() -> None:
+    a, b = socket.socketpair()
+    with a, b:
+        a.settimeout(0.02)
+        reader = bridge.spawn(a.recv, 1)
+        bridge.sleep(0)
+        a.settimeout(None)
+        assert a._channel.reader is not None
+        a._channel.reader.wake()  # in vain
+        with pytest.raises(TimeoutError, match="timed out"):
+            reader.get(timeout=30)

@@ -111,12 +111,23 @@ report(PyObject *self, PyObject *channels, int fd, uint32_t events)
 /* Wait for events, as select.epoll.poll() does; how many, or -1 with an exception. If `interrupted` is not NULL, a
    signal ends the wait and is noted there. */
 static int
-wait_for_events(int fd, struct epoll_event *events, double timeout, char *interrupted)
+wait_for_events(PyObject *self, struct epoll_event *events, double timeout, char *interrupted)
 {
     double deadline = timeout > 0 ? monotonic() + timeout : 0;
     for (;;) {
-        int ms = timeout < 0 ? -1 : timeout == 0 ? 0 : timeout > 2e6 ? 2000000000 : (int)ceil(timeout * 1e3);
-        int n;
+        int ms = timeout < 0 ? -1 : timeout < 2e6 ? (int)ceil(timeout * 1e3) : 2000000000; /* NaN is for ever */
+        PyObject *number = SLOT(self, edges_number); /* handlers of signals may have closed it */
+        if (number == NULL) {
+            unset();
+            return -1;
+        }
+        int n, fd = (int)PyLong_AsLong(number);
+        if (fd < 0) {
+            if (!PyErr_Occurred()) {
+                PyErr_SetString(PyExc_ValueError, "I/O operation on closed epoll object");
+            }
+            return -1;
+        }
         Py_BEGIN_ALLOW_THREADS
         errno = 0;
         n = epoll_wait(fd, events, AT_ONCE, ms);
@@ -148,24 +159,16 @@ wait_for_events(int fd, struct epoll_event *events, double timeout, char *interr
 static int
 look(PyObject *self, Engine *engine, double timeout, char *interrupted)
 {
-    PyObject *number = SLOT(self, edges_number);
     PyObject *channels = SLOT(self, edges_channels);
     PyObject *ready = engine->ready;
-    if (number == NULL || channels == NULL || ready == NULL) {
+    if (channels == NULL || ready == NULL) {
         unset();
-        return -1;
-    }
-    long fd = PyLong_AsLong(number);
-    if (fd < 0) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_ValueError, "I/O operation on closed epoll object");
-        }
         return -1;
     }
     struct epoll_event events[AT_ONCE];
     Py_INCREF(channels);
     Py_INCREF(ready);
-    int n = wait_for_events((int)fd, events, timeout, interrupted);
+    int n = wait_for_events(self, events, timeout, interrupted);
     if (timeout != 0) {
         engine->armed = 1; /* whoever it was that woke us, a drain is under way */
     }

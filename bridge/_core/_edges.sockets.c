@@ -150,29 +150,28 @@ socket_wait_edge(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 static int
 wait_until(PyObject *self, PyObject *channel, int events, double *deadline)
 {
-    PyObject *timeout = SLOT(self, socket_timeout);
-    if (timeout == NULL || timeout == Py_None) {
-        timeout = Py_NewRef(Py_None);
-    }
-    else {
-        double seconds = PyFloat_AsDouble(timeout);
-        if (seconds == -1.0 && PyErr_Occurred()) {
+    PyObject *timeout;
+    if (*deadline != 0) { /* whatever the time limit of the socket is by now */
+        double seconds = *deadline - monotonic();
+        if (seconds <= 0) {
+            PyErr_SetString(PyExc_TimeoutError, "timed out");
             return -1;
         }
-        if (*deadline == 0) {
-            *deadline = monotonic() + seconds;
-            Py_INCREF(timeout);
+        timeout = PyFloat_FromDouble(seconds);
+        if (timeout == NULL) {
+            return -1;
         }
-        else {
-            seconds = *deadline - monotonic();
-            if (seconds <= 0) {
-                PyErr_SetString(PyExc_TimeoutError, "timed out");
+    }
+    else {
+        timeout = SLOT(self, socket_timeout);
+        timeout = Py_NewRef(timeout == NULL ? Py_None : timeout);
+        if (timeout != Py_None) {
+            double seconds = PyFloat_AsDouble(timeout);
+            if (seconds == -1.0 && PyErr_Occurred()) {
+                Py_DECREF(timeout);
                 return -1;
             }
-            timeout = PyFloat_FromDouble(seconds);
-            if (timeout == NULL) {
-                return -1;
-            }
+            *deadline = monotonic() + seconds;
         }
     }
     int done = wait_edge(self, channel, events, timeout, 0);

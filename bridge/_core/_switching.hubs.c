@@ -46,6 +46,10 @@ hub_local_get(HubLocal *self, void *ignored)
     if (self->hub != NULL && self->thread == thread) {
         return Py_NewRef(self->hub);
     }
+    if (self->local == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "HubLocal.__init__() was not called");
+        return NULL;
+    }
     PyObject *hub = PyObject_GetAttr(self->local, name_hub);
     if (hub != NULL && hub != Py_None) {
         self->hub = hub;
@@ -65,6 +69,10 @@ hub_local_set(HubLocal *self, PyObject *hub, void *ignored)
 {
     if (hub == NULL) {
         PyErr_SetString(PyExc_AttributeError, "hub cannot be deleted");
+        return -1;
+    }
+    if (self->local == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "HubLocal.__init__() was not called");
         return -1;
     }
     self->hub = NULL;
