@@ -49,8 +49,8 @@ class _ThreadEnd:
 
     def __del__(self) -> None:
         # The locals are not to be asked any more: new ones would be made, and never told of the thread's end.
-        if hub_local is not None and hub_local is not of_thread:  # it is, when the interpreter is going down
-            hub_local.forget()
+        if _forget is not None:  # it is, when the interpreter is going down
+            _forget()
         for hub in self.hubs:
             if hub.thread_ident != MAIN_THREAD_IDENT and hub.loop is not None and hub.loop.owned:
                 if get_ident() == hub.thread_ident:
@@ -75,6 +75,7 @@ class _OfThread(_local):
 of_thread = _OfThread()
 #: for the attribute ``hub``, which is asked for at every wait
 hub_local = HubLocal(of_thread)
+_forget = hub_local.forget
 
 _WAYS_OUT = (
     "Blocking here would stop the event loop itself. Ways out:\n"
