@@ -692,3 +692,15 @@ def test_who_is_to_be_switched_to_lives_though_a_destructor_on_the_way_there_blo
     bridge.sleep(0.05)
     assert seen[0] == "ended"
     assert sorted(seen[1:]) == ["a", "b", "blocks", "c"]
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_a_wake_up_that_came_while_something_else_was_waited_for_is_not_lost(timeout: float | None) -> None:
+    """As in a handler of a signal, or in a destructor, after the wait has been registered."""
+    wait = Wait()
+    bridge.spawn(wait.wake)
+    with pytest.raises(InvalidSwitchError):
+        Event().wait(10)
+    before = time.monotonic()
+    assert wait.block(timeout)
+    assert time.monotonic() < before + 20

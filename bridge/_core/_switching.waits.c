@@ -206,6 +206,9 @@ wait_block(Wait *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwname
             return block_for(self, args[0]);
         }
     }
+    if (self->woken && !self->queued) {
+        Py_RETURN_TRUE; /* it came too early, see the twin */
+    }
     PyObject *engine = Py_XNewRef(self->engine);
     if (engine == NULL) {
         PyErr_SetString(PyExc_AttributeError, "engine");

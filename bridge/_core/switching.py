@@ -196,6 +196,10 @@ class WaitBase:
         """
         if timeout is not None:
             return self._block_for(timeout)
+        if self.woken and not self.queued:
+            # It came too early, when the greenlet waited for something else since this wait was registered:
+            # in the handler of a signal, say, or in a destructor. Nobody will come again.
+            return True
         try:
             self.engine.park()
             if self.woken:
