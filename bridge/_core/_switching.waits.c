@@ -202,12 +202,12 @@ wait_block(Wait *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwname
             }
             return NULL;
         }
-        if (args[0] != Py_None) {
-            return block_for(self, args[0]);
-        }
     }
     if (self->woken && !self->queued) {
         Py_RETURN_TRUE; /* it came too early, see the twin */
+    }
+    if (n > 0 && args[0] != Py_None) {
+        return block_for(self, args[0]);
     }
     PyObject *engine = Py_XNewRef(self->engine);
     if (engine == NULL) {
