@@ -28,9 +28,9 @@ import os
 from _thread import _local, get_ident
 from collections.abc import Callable, Mapping
 from math import ceil
-from time import monotonic
 from typing import TypeVar
 
+from ._core.clock import monotonic
 from ._core.poller import PRIORITY, READ, WRITE, Interest
 from ._core.waiting import Wait
 from ._fdwait import IN, OUT, PRI, _new_epoll, _Ready

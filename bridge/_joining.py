@@ -8,9 +8,9 @@ from __future__ import annotations
 from _thread import get_ident
 from collections import deque
 from collections.abc import Iterable, Iterator
-from time import monotonic
 from typing import Any, TypeVar
 
+from ._core.clock import monotonic
 from ._core.hub import get_hub
 from ._core.waiting import Link, Wait
 from .timeout import Timeout, wait_limited

@@ -14,9 +14,9 @@ import socket as __socket__
 from collections.abc import Iterable
 from functools import partial
 from operator import index
-from time import monotonic
 from typing import IO, TYPE_CHECKING, Any
 
+from ._core.clock import monotonic
 from ._core.current import hub_local
 from ._core.edges import READ, WRITE, Channel, compiled
 from ._core.errors import BlockingSwitchOutError

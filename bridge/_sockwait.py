@@ -29,9 +29,9 @@ import _socket
 import errno
 import socket as __socket__
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
+from ._core.clock import monotonic
 from ._core.current import hub_local
 from ._core.edges import READ, WRITE, Channel
 from ._core.engine import parks

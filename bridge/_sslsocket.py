@@ -37,9 +37,9 @@ whatever ends it.
 from __future__ import annotations
 
 import ssl as __ssl__
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ._core.clock import monotonic
 from ._core.current import get_hub
 from ._core.errors import BlockingSwitchOutError
 from ._core.poller import READ, WRITE, Interest

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
-from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent
 
 from ._aio.asyncwait import AsyncWait
+from ._core.clock import monotonic
 from ._core.engine import parks
 from ._core.hub import get_hub_if_exists
 from ._core.waiting import Wait, WaitLine

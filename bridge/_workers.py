@@ -35,7 +35,6 @@ from _thread import RLock, allocate_lock, get_ident, start_new_thread
 from _thread import _local as ThreadLocal
 from collections.abc import Callable
 from contextvars import Context
-from time import monotonic
 from types import BuiltinFunctionType, CoroutineType
 from typing import Any, TypeVar
 from weakref import ref
@@ -44,6 +43,7 @@ from greenlet import greenlet
 
 from ._aio.awaiting import await_
 from ._core.callbacks import Callback
+from ._core.clock import monotonic
 from ._core.current import before_the_end
 from ._core.engine import Engine
 from ._core.errors import BlockingSwitchOutError

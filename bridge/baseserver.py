@@ -34,11 +34,11 @@ import socket as __socket__
 import stat
 import sys
 from collections.abc import Callable
-from time import monotonic
 from types import CoroutineType
 from typing import Any, ClassVar, TypeVar
 
 from ._aio.awaiting import await_
+from ._core.clock import monotonic
 from ._core.hub import get_hub
 from ._core.poller import READ, Interest
 from ._sockets import socket

@@ -21,7 +21,6 @@ import weakref
 from asyncio import CancelledError
 from collections.abc import Callable, Generator
 from contextvars import copy_context
-from time import monotonic
 from types import GenericAlias, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
@@ -30,6 +29,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from ._aio.asyncwait import AsyncWait
 from ._calling import begin_if_next
 from ._config import config
+from ._core.clock import monotonic
 from ._core.engine import parks
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub, hub_local

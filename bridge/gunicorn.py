@@ -34,13 +34,14 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from time import monotonic, time
+from time import time
 from types import FrameType
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent
 
 from . import monkey
+from ._core.clock import monotonic
 from ._sockets import socket
 from .event import Event
 from .greenlet import Greenlet

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._config import config
+from ._core.clock import monotonic
 from ._core.current import (
     MAIN_THREAD_IDENT as MAIN_THREAD_IDENT,
 )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 from reprlib import recursive_repr
-from time import monotonic
 from types import TracebackType
 from typing import Any, ClassVar
 
 from greenlet import getcurrent
 
 from ._aio.asyncwait import AsyncWait
+from ._core.clock import monotonic
 from ._core.engine import parks
 from ._core.waiting import Wait, WaitLine
 from ._linkable import AbstractLinkable

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os as _os
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._config import config
@@ -28,6 +27,7 @@ from ._core.children import (
     natively,
     need_statuses,
 )
+from ._core.clock import monotonic
 from ._core.waiting import Wait
 from ._fdwait import wait_for
 from ._mirror import mirror

@@ -14,11 +14,11 @@ import errno as _errno
 import os as _os
 import subprocess as __subprocess__
 from collections.abc import Callable
-from time import monotonic
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import fileobject as _fileobject
+from ._core.clock import monotonic
 from ._core.poller import READ as _READ
 from ._core.poller import WRITE as _WRITE
 from ._core.waiting import Wait as _Wait

@@ -7,7 +7,6 @@ thread.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from greenlet import getcurrent, greenlet
 from ._aio.portal import depth_here, raise_in_portal
 from ._aio.task import raise_inside
 from ._core.callbacks import Callback
+from ._core.clock import monotonic
 from ._core.engine import Engine, parks, throw_into
 from ._core.engine import Timer as _HeapEntry
 from ._core.hub import get_hub, hub_local

@@ -28,13 +28,13 @@ import functools
 import inspect
 from _thread import get_ident
 from collections.abc import Callable, Coroutine, Generator
-from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from greenlet import getcurrent, greenlet
 
 from bridge._core.callbacks import Callback
+from bridge._core.clock import monotonic
 from bridge._core.current import get_hub, set_portal_finder
 from bridge._core.engine import Thrown, Timer, register_interrupter
 

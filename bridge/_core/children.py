@@ -28,10 +28,10 @@ import os
 import signal as _signal
 from _thread import RLock, _local, get_ident
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from .callbacks import Callback
+from .clock import monotonic
 from .poller import READ, Interest
 
 if TYPE_CHECKING:

@@ -63,13 +63,13 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
-from time import monotonic
 from types import CodeType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from .callbacks import Callback
+from .clock import monotonic
 from .switching import EngineBase, use_engines, use_running
 from .threadcount import thread_count
 

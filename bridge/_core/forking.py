@@ -16,6 +16,7 @@ from greenlet import getcurrent, greenlet
 
 from .census import all_greenlets
 from .children import natively
+from .clock import keep_time
 from .current import hub_local
 from .hub import Hub
 
@@ -48,6 +49,7 @@ def _renew(hub: Hub) -> Hub:
     new_aio = None
     if old.has_aio:
         new_aio = config.aio_loop_factory()
+        keep_time(new_aio)
         _kept.append((hub, old.aio, old._alarm))
     started = bool(hub)
     old.renew(new_aio)

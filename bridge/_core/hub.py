@@ -39,6 +39,7 @@ from bridge._ident import IdentRegistry
 
 from . import current
 from .census import all_greenlets
+from .clock import monotonic
 from .current import (
     MAIN_THREAD_IDENT,
     blocking_place,
@@ -455,7 +456,7 @@ class Hub(greenlet):
         loop.joining += 1
         timer = None
         if timeout is not None:
-            timer = loop.call_at(time.monotonic() + timeout, lambda w: w._expire(), wait, ref=False)
+            timer = loop.call_at(monotonic() + timeout, lambda w: w._expire(), wait, ref=False)
         try:
             wait.block()
         except LoopExit:

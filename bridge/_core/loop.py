@@ -12,11 +12,11 @@ import os
 import weakref
 from _thread import RLock
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .callbacks import Callback
 from .children import need_statuses
+from .clock import keep_time, monotonic
 from .engine import Engine
 from .oswatchers import child, signal, signals, stat
 from .poller import Poller
@@ -89,6 +89,7 @@ class loop(Engine):
         with _making:
             if not self.has_aio:
                 aio = self._factory()
+                keep_time(aio)
                 if not self._remembered:
                     self._forgotten = weakref.finalize(self, _close_forgotten, aio, os.getpid())
                     self._forgotten.atexit = False

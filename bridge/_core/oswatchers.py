@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal as _signal
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .children import ChildWatch
+from .clock import monotonic
 from .engine import Timer as _HeapEntry
 from .watchers import counted, watcher
 

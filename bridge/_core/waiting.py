@@ -46,12 +46,12 @@ from __future__ import annotations
 import sys
 from _thread import get_ident
 from collections import deque
-from time import monotonic
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent
 
 from .callbacks import Callback
+from .clock import monotonic
 from .current import blocking_place, get_hub, hub_local
 from .engine import parks
 from .errors import InvalidSwitchError

@@ -38,11 +38,11 @@ import select
 import threading
 from asyncio import _get_running_loop as running_loop
 from select import PIPE_BUF
-from time import monotonic
 from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from bridge._core.clock import monotonic
 from bridge._fdwait import wait_read, wait_write
 from bridge.hub import sleep
 

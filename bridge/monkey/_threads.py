@@ -35,7 +35,6 @@ from _thread import RLock as _NativeRLock
 from _thread import get_ident as _native_get_ident
 from _thread import start_new_thread as _native_start_new_thread
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
@@ -44,6 +43,7 @@ from greenlet import getcurrent
 import bridge.threading  # noqa: F401 - its native functions must be native
 from bridge._abandoning import abandon
 from bridge._core.census import instances
+from bridge._core.clock import monotonic
 from bridge._core.current import MAIN_THREAD_IDENT
 from bridge._core.hub import get_hub_if_exists
 from bridge._threadlocks import HandlerLock, LockType, Sentinel

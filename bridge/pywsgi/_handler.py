@@ -42,11 +42,11 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit
 
+from .._core.clock import monotonic
 from .._core.hub import get_hub
 from .._sockets import socket
 from ._answering import Answering

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from time import monotonic
 from typing import Any
 
+from .._core.clock import monotonic
 from ..hub import sleep
 from ._errors import BadRequest, BodyTooSlow
 

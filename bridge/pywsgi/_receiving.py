@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from io import BytesIO
-from time import monotonic
 from typing import Any
 from urllib.parse import unquote
 
+from .._core.clock import monotonic
 from ._errors import BadRequest
 from ._input import Input
 from ._message import headers_factory
