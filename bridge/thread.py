@@ -9,7 +9,8 @@ existed before patching included:
 - *Idents.* A greenlet's is a number of its own. The root greenlet of a thread has the ident of the thread, so
   that what was registered under it stays valid, and ``signal.pthread_kill`` and ``sys._current_frames``
   understand it. So has the hub: tasks and callbacks, which run in it, are in the thread of their loop,
-  whichever greenlet runs that (uvicorn, for one, handles signals in the main thread only).
+  whichever greenlet runs that (uvicorn, for one, handles signals in the main thread only). Those of an
+  ``asyncio.run()`` in a thread that is a greenlet have the ident of that one.
 - *The end of a thread* shows, up to Python 3.12, in a lock that CPython releases (`_set_sentinel`), and from
   3.13 on in a handle (`_ThreadHandle`).
 - *Starting*: ``Thread.start`` waits until the new thread runs. It runs on until it blocks. In a callback or a
@@ -33,6 +34,7 @@ from weakref import ref
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from ._core.current import runner_thread
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import Hub, blocking_place, get_hub, get_hub_if_exists, hub_local
 from ._core.waiting import Link
@@ -96,11 +98,15 @@ def get_ident(gr: Any = None) -> int:
     """The ident of the current greenlet, or of the greenlet *gr*.
 
     That of a thread's root greenlet and of its hub is the thread's; of the others that live each has its own.
+    What ``asyncio.run()`` runs for a thread that is a greenlet has the ident of that.
     Does not block; callable from everywhere.
     """
     if gr is None:
         gr = getcurrent()
-        return id(gr) if gr.parent is not None and gr is not hub_local.hub else _native_get_ident()
+        if gr.parent is not None and gr is not hub_local.hub:
+            return id(gr)
+        thread = runner_thread.get()
+        return _native_get_ident() if thread is None or thread.dead else id(thread)
     if isinstance(gr, Hub):
         return gr.thread_ident
     if gr.parent is None:
@@ -117,6 +123,9 @@ def get_ident(gr: Any = None) -> int:
 
 class ThreadGreenlet(Greenlet[Any]):
     """What a thread is."""
+
+    #: For those who may not import this module.
+    is_thread = True
 
     #: Called at the end, in whatever greenlet learns of it: must neither switch nor raise.
     at_end: list[Callable[[], object]]

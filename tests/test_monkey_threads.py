@@ -637,6 +637,57 @@ print(bridge.spawn(lambda: asyncio.run(main())).get())
     assert out == "(True, True, 1)\n(True, True, 1)\n"
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_asyncio_run_in_a_thread_is_in_that_thread(loop: str) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    out = run(
+        """
+import asyncio
+def here():
+    return threading.current_thread().name, threading.get_ident() == threading.current_thread().ident
+async def main(started):
+    loop = asyncio.get_running_loop()
+    called, ended = loop.create_future(), asyncio.Event()
+    loop.call_soon(lambda: called.set_result(here()))
+    async def child():
+        return here()
+    started(loop, ended, threading.get_ident())
+    await ended.wait()
+    return here(), await called, await asyncio.create_task(child()), loop is bridge.get_hub().aio_loop
+told = []
+ready = threading.Event()
+def note(*args):
+    told.extend(args)
+    ready.set()
+thread = threading.Thread(target=lambda: print(asyncio.run(main(note))), name="T")
+thread.start()
+ready.wait()
+loop, ended, ident = told
+print(ident == thread.ident, ident == threading.get_ident())  # as anyio's portals find out who is calling
+loop.call_soon_threadsafe(ended.set)
+thread.join()
+async def name():
+    return here()
+print(asyncio.run(name()))
+# nothing is left of the thread
+async def later(told):
+    me, loop = threading.current_thread(), asyncio.get_running_loop()
+    def look():
+        loop.call_soon(look) if me.is_alive() else told.set(here()[0])
+    loop.call_soon(look)
+from bridge.event import AsyncResult
+late = AsyncResult()
+threading.Thread(target=lambda: asyncio.run(later(late)), name="short").start()
+print(late.get())
+""",
+        loop=loop,
+    )
+    assert out == (
+        "True False\n(('T', True), ('T', True), ('T', True), True)\n('MainThread', True)\nMainThread\n"
+    )
+
+
 def test_patching_in_another_thread_warns() -> None:
     out = run(
         "",

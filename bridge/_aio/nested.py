@@ -21,6 +21,12 @@ clean-up, and then go on, as in ``await_``. A Runner in a greenlet installs no h
 KeyboardInterrupt comes to the main greenlet, and if that is who waits here, it is an interruption like
 others.
 
+*The thread* of the coroutines of a Runner that a thread runs (as a greenlet: ``threading.Thread`` after
+patching) is that thread, as anywhere: what it has started in its loop finds it as the current thread, by the
+context as well (:data:`runner_thread`). Libraries with a loop in a thread of its own compare idents to refuse
+calls that would wait for their own loop: anyio's blocking portal, with it Starlette's test client, took the
+main greenlet for it. Other greenlets are no threads, and their coroutines are in the thread of the loop.
+
 The loop of the hub is whatever the hub has; ``loop_factory`` is not asked.
 """
 
@@ -33,6 +39,10 @@ import weakref
 from asyncio import runners
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
+
+from greenlet import getcurrent
+
+from bridge._core.current import runner_thread
 
 from . import second
 from .awaiting import wait_for_task
@@ -48,6 +58,12 @@ class _Started:
         self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.generators: weakref.WeakSet[Any] = weakref.WeakSet()
         self.debugging = False
+
+    def enter(self, context: Context) -> None:
+        """Let *context* say that what runs in it was started by this Runner, in the thread it is made in."""
+        context.run(_started.set, self)
+        me = getcurrent()
+        context.run(runner_thread.set, me if getattr(me, "is_thread", False) else None)
 
 
 _started: ContextVar[_Started | None] = ContextVar("bridge_runner", default=None)
@@ -120,7 +136,7 @@ def _lazy_init_here(self: Any) -> None:
     started = self._bridge = _Started()
     self._loop = loop
     self._context = copy_context()
-    self._context.run(_started.set, started)
+    started.enter(self._context)
     if self._debug:
         started.debugging = True
         entry = _debugging.setdefault(loop, [0, loop.get_debug()])
@@ -145,7 +161,7 @@ def _run_here(self: Any, coro: Any, *, context: Context | None = None) -> Any:
     if context is None:
         context = self._context
     else:
-        context.run(_started.set, started)
+        started.enter(context)
     loop = self._loop
     _tell_asgiref()
     factory = loop.get_task_factory()

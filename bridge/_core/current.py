@@ -9,6 +9,7 @@ import atexit
 import sys
 from _thread import _local, allocate_lock, get_ident
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
@@ -31,12 +32,17 @@ __all__ = [
     "hub_local",
     "in_portal",
     "of_thread",
+    "runner_thread",
     "set_default_hub_class",
     "set_hub",
     "set_loop",
     "set_loop_sharer",
     "set_portal_finder",
 ]
+
+#: The thread (as a greenlet) whose ``asyncio.run()`` the code in the hub belongs to, told by its context.
+#: None: the thread that the hub is in.
+runner_thread: ContextVar[greenlet | None] = ContextVar("bridge_runner_thread", default=None)
 
 MAIN_THREAD_IDENT = get_ident()
 
