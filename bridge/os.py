@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os as _os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,15 +116,28 @@ def tp_write(fd: int, buf: Any) -> int:
     return get_hub().threadpool.apply(_write, (fd, buf))  # type: ignore[no-any-return]
 
 
-def close(fd: int) -> None:
-    """Close a file descriptor. Greenlets of this thread that wait for it are woken, and get EBADF.
+def _closer(close_now: Callable[[int], None], is_finalizing: Callable[[], bool]) -> Callable[[int], None]:
+    """`close`, with what it needs at hand when the interpreter has taken this module apart.
 
-    Does not block. OSError as from ``os.close``.
+    Objects that close a descriptor when they are freed may be older than we, and are freed last.
     """
-    hub = _get_hub()
-    if hub is not None and hub.loop is not None and type(fd) is int:
-        hub.loop.closing_fd(fd)
-    _close(fd)
+
+    def close(fd: int) -> None:
+        """Close a file descriptor. Greenlets of this thread that wait for it are woken, and get EBADF.
+
+        Does not block. OSError as from ``os.close``.
+        """
+        if not is_finalizing():
+            hub = _get_hub()
+            if hub is not None and hub.loop is not None and type(fd) is int:
+                hub.loop.closing_fd(fd)
+        close_now(fd)
+
+    close.__qualname__ = "close"
+    return close
+
+
+close = _closer(_close, sys.is_finalizing)
 
 
 # -- child processes ------------------------------------------------------------------------------------

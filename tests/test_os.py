@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os as real_os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -525,3 +525,22 @@ print(os.waitpid(pid, 0)[1] >> 8)
 @both_loops
 def test_fork_while_another_thread_makes_a_greenlet(kind: str) -> None:
     assert run_script(FORK_WHILE_MAKING, kind) == ["3"]
+
+
+def test_close_works_when_the_interpreter_has_taken_the_module_apart(run_fresh: Callable[..., str]) -> None:
+    out = run_fresh(
+        """
+import os, sys
+from bridge import monkey
+monkey.patch_all()
+class Late:
+    def __init__(self):
+        self.fds = os.pipe()
+    def __del__(self, close=os.close, write=os.write):
+        for fd in self.fds:
+            close(fd)
+        write(1, b"closed")
+sys.kept = Late()  # what sys refers to is freed after all modules
+"""
+    )
+    assert out == "closed"
