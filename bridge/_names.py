@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from ._core.errors import BlockingSwitchOutError
 from .hub import get_hub
 
 __all__ = [
@@ -68,13 +69,17 @@ def getnameinfo(sockaddr: Any, flags: int) -> Any:
 def getfqdn(name: str = "") -> str:
     """The fully qualified name of a host, by default of this one; *name* itself if none is known.
 
-    Blocks the greenlet.
+    Blocks the greenlet. In a coroutine or a callback it blocks the thread, as without greenlets: libraries
+    ask for this host's name where they would never wait (``email.utils.make_msgid``, SMTP servers).
     """
     name = name.strip()
     if not name or name in ("0.0.0.0", "::"):
         name = _std_gethostname()
     try:
-        host, aliases, _addresses = gethostbyaddr(name)
+        try:
+            host, aliases, _addresses = gethostbyaddr(name)
+        except BlockingSwitchOutError:
+            host, aliases, _addresses = _std_gethostbyaddr(name)
     except OSError:
         return name
     for candidate in (host, *aliases):

@@ -844,6 +844,16 @@ def test_looking_up_names(printed: Any) -> None:
     assert printed.getvalue() == ""
 
 
+@pytest.mark.engines("none")
+def test_the_name_of_the_host_is_told_in_a_coroutine_too() -> None:
+    async def ask() -> str:
+        with pytest.raises(BlockingSwitchOutError):
+            socket.gethostbyname("localhost")
+        return socket.getfqdn()  # as email.utils.make_msgid does
+
+    assert asyncio.run(ask()) == std.getfqdn()
+
+
 # -- asyncio ------------------------------------------------------------------------------------------------
 
 
