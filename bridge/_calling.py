@@ -16,6 +16,7 @@ there. It would have been the next in the drain, so the order of greenlets stays
 
 Interruption: who awaits is cancelled, so is the function: CancelledError is raised where it blocks, and its
 end awaited, as asyncio does with a task that is awaited. If it ends with another error who awaits gets that.
+So it is if a Timeout or a kill ends the wait, but then that goes on, as it does in ``await_``.
 """
 
 from __future__ import annotations
@@ -48,16 +49,19 @@ def run_call(*args: Any, **kwargs: Any) -> Any:
     except BaseException as e:
         if g.future is None:
             raise
-        _tell(g.future, e, None)
+        _tell(g, e, None)
         return None
     if g.future is None:
         return value
-    _tell(g.future, None, value)
+    _tell(g, None, value)
     return None
 
 
-def _tell(future: Any, exception: BaseException | None, value: Any) -> None:
-    if not future.done() and not future.get_loop().is_closed():
+def _tell(g: Any, exception: BaseException | None, value: Any) -> None:
+    future = g.future
+    if future.done():
+        g.future = exception  # who awaits has been cancelled, and does not know it yet: see _untold()
+    elif not future.get_loop().is_closed():
         future.set_result((exception, value))
 
 
@@ -76,7 +80,8 @@ class Call(greenlet):
     __slots__ = ("function", "future")
 
     function: Callable[..., Any]
-    #: what the coroutine awaits once the function has blocked; its result is a pair (exception, value)
+    #: What the coroutine awaits once the function has blocked; its result is a pair (exception, value). If
+    #: that was cancelled before the function ended: the exception, or None.
     future: Any
 
     def __repr__(self) -> str:
@@ -145,33 +150,57 @@ def _find_place() -> tuple[Any, Any, Any, Any]:
 async def end_of(blocked: Blocked) -> Any:
     """Await the end of a call that has blocked; return its result."""
     g = blocked.call
-    aio: Any = _get_running_loop()
-    future = g.future = aio.create_future()
+    future = g.future = _get_running_loop().create_future()  # type: ignore[union-attr]
     try:
         exception, value = await future
-    except asyncio.CancelledError as e:
-        error: BaseException = asyncio.CancelledError(*e.args)
-        exception = None
-        while not g.dead:
-            future = g.future = aio.create_future()
-            throw_soon(g, error)
-            try:
-                exception, _value = await future
-            except asyncio.CancelledError as again:
-                error = asyncio.CancelledError(*again.args)
-        if exception is not None and not isinstance(exception, asyncio.CancelledError):
-            # an error of its own, which nobody else would get to know
-            try:
-                raise exception
-            finally:
-                exception = None  # as below
-        raise
-    if exception is not None:
+    except GeneratorExit:
+        raise  # the coroutine is closed, and may not wait for anything
+    except BaseException as e:
+        exception = _untold(g, future)
+        if not g.dead:
+            exception = await _cancel(g, e)
+        if exception is None or isinstance(exception, asyncio.CancelledError):
+            raise
+        # an error of its own, which nobody else would get to know
+        if not isinstance(e, asyncio.CancelledError):
+            get_hub().handle_error(g, type(exception), exception, exception.__traceback__)
+            exception = None
+            raise
+    if exception is None:
+        return value
+    g.future = None
+    try:
+        raise exception
+    finally:
+        del exception, future  # its traceback refers to this frame: no cycle through it
+
+
+async def _cancel(g: Call, interruption: BaseException) -> BaseException | None:
+    """Have the function end, as who awaits it is interrupted; returns the error that it ends with."""
+    exception: BaseException | None = None
+    while not g.dead:
+        future = g.future = _get_running_loop().create_future()  # type: ignore[union-attr]
+        cancelled = isinstance(interruption, asyncio.CancelledError)
+        throw_soon(g, asyncio.CancelledError(*interruption.args) if cancelled else asyncio.CancelledError())
         try:
-            raise exception
-        finally:
-            exception = None  # its traceback refers to this frame: no cycle through it
-    return value
+            exception, _value = await future
+        except GeneratorExit:
+            raise
+        except BaseException as again:  # a second interruption cancels again, the first one goes on
+            exception = _untold(g, future)
+            interruption = again
+    return exception
+
+
+def _untold(g: Call, future: Any) -> BaseException | None:
+    """The error with which a function has ended, if its awaiter was interrupted before it was told of it."""
+    exception: BaseException | None = None
+    if future.cancelled():
+        if g.dead:
+            exception, g.future = g.future, None
+    elif future.done():
+        exception = future.result()[0]
+    return exception
 
 
 if not TYPE_CHECKING and (_compiled := accelerator("_driving", "bridge._aio")) is not None:

@@ -109,7 +109,7 @@ class Channel(Iterated[T]):
         except BlockingSwitchOutError:
             if not cannot_block():
                 raise
-            if not self.getters:
+            if self.balance >= 0:  # no getter but those for whom something lies here already
                 raise Full from None
             self.putters.append(_Deposit(item))
             self.getters.tell()
@@ -140,24 +140,21 @@ class Channel(Iterated[T]):
 
         :param block: False: raise Empty instead of waiting.
         :param timeout: seconds to wait at the most; then Empty is raised.
+
+        In the hub, which cannot wait, BlockingSwitchOutError is raised where others would wait.
         """
         if self.putters and (not self.getters or cannot_block()):
             item = self._take()
             if item is not NOT_YET:
                 return item  # type: ignore[no-any-return]
         if timeout is not None or not block:
-            if cannot_block():
+            if not block and cannot_block():
                 raise Empty
             return stand_in_line(  # type: ignore[no-any-return]
                 self.getters, self._take, self._has_putter, timeout if block else 0, Empty
             )
         # the same for the most frequent case
-        try:
-            wait = Wait()
-        except BlockingSwitchOutError:
-            if cannot_block():
-                raise Empty from None
-            raise
+        wait = Wait()
         line = self.getters
         putters = self.putters
         if line:

@@ -503,10 +503,12 @@ class Greenlet(greenlet, Generic[T]):
             self._add(wait)
             try:
                 yield from wait.future
-            except CancelledError as e:
+            except GeneratorExit:
+                raise  # the coroutine is closed, and may not wait for anything
+            except BaseException as e:
                 wait.woken = True
                 yield from _cancel(self, e).__await__()
-                if not isinstance(self._exception, CancelledError | None):
+                if isinstance(e, CancelledError) and not isinstance(self._exception, CancelledError | None):
                     self.get(block=False)  # raises an error of its own, which nobody else would get to know
                 raise
             finally:
@@ -669,12 +671,19 @@ def _call_spawn_callbacks(g: Any) -> None:
         callback(g)
 
 
-async def _cancel(g: Greenlet[Any], cancelled: CancelledError) -> None:
+async def _cancel(g: Greenlet[Any], interruption: BaseException) -> None:
     """Asyncio's rule for awaiting a task: it is cancelled with its waiter, and waited for."""
+    if g.ready():
+        return
     g._quiet = True
-    g.kill(CancelledError(*cancelled.args), block=False)
+    cancelled = isinstance(interruption, CancelledError)
+    g.kill(CancelledError(*interruption.args) if cancelled else CancelledError(), block=False)
     while not g.ready():
         try:
             await g._await_end(None)
-        except CancelledError:
+        except GeneratorExit:
+            raise
+        except BaseException:
             g.kill(CancelledError, block=False)
+    if not cancelled and not isinstance(g._exception, CancelledError | None):
+        g._report(g._exception, g._traceback)  # who awaits gets the interruption

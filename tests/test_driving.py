@@ -280,6 +280,135 @@ def test_error_of_a_function_that_was_cancelled_goes_to_who_awaits_it() -> None:
     assert out.split() == ["ValueError", "CancelledError", "CancelledError"]
 
 
+@pytest.mark.parametrize("when", ["before its end", "after its end"])
+def test_error_of_a_function_that_ends_while_its_cancellation_is_on_its_way_is_not_lost(when: str) -> None:
+    out = program(f"""
+        event = bridge.event.Event()
+        def fails():
+            event.wait()
+            if "{when}" == "before its end":
+                task.cancel()
+            try:
+                raise ValueError
+            finally:
+                if "{when}" == "after its end":
+                    asyncio_loop.call_soon(task.cancel)
+        async def main():
+            global task, asyncio_loop
+            asyncio_loop = asyncio.get_running_loop()
+            task = asyncio.create_task(sync_to_async(fails)())
+            await asyncio.sleep(0)
+            event.set()
+            try:
+                await task
+            except BaseException as e:
+                print(type(e).__name__)
+        asyncio.run(main())
+        asyncio.run(main())
+    """)
+    assert out.split() == ["ValueError"] * 2
+
+
+def test_error_of_a_function_is_gone_when_its_awaiter_has_dealt_with_it() -> None:
+    out = program("""
+        class Error(Exception):
+            pass
+        errors = []
+        def fails():
+            bridge.sleep(0)
+            try:
+                raise Error
+            except Error as e:
+                errors.append(weakref.ref(e))
+                raise
+        async def main():
+            gc.disable()
+            try:
+                await sync_to_async(fails)()
+            except Error:
+                pass
+            await asyncio.sleep(0)
+            print(errors[0]())
+        asyncio.run(main())
+    """)
+    assert out.split() == ["None"]
+
+
+@pytest.mark.parametrize("call", ["sync_to_async(work)()", "bridge.spawn(work)"])
+def test_timeout_around_a_call_or_greenlet_in_a_coroutine_cancels_it(call: str) -> None:
+    out = program(f"""
+        event = bridge.event.Event()
+        def work():
+            try:
+                event.wait()
+            except BaseException as e:
+                print(type(e).__name__)
+                bridge.sleep(0)
+                print("cleaned up")
+                raise
+        async def coroutine():
+            try:
+                with bridge.Timeout(0.001):
+                    await {call}
+            except bridge.Timeout:
+                print("timed out")
+        async def main():
+            await bridge.portal(coroutine)()
+            await sync_to_async(await_)(coroutine())
+        asyncio.run(main())
+    """)
+    assert out.split("\n") == ["CancelledError", "cleaned up", "timed out"] * 2 + [""]
+
+
+@pytest.mark.parametrize("call", ["sync_to_async(work)()", "bridge.spawn(work)"])
+def test_error_of_a_function_that_a_timeout_ends_is_handed_to_the_hub(call: str) -> None:
+    out = program(f"""
+        event = bridge.event.Event()
+        def work():
+            try:
+                event.wait()
+            finally:
+                raise ValueError
+        @bridge.portal
+        async def main():
+            hub = bridge.get_hub()
+            hub.handle_error = lambda context, type, value, tb: print(type.__name__)
+            try:
+                with bridge.Timeout(0.001):
+                    await {call}
+            except bridge.Timeout:
+                print("timed out")
+        asyncio.run(main())
+    """)
+    assert out.split() == ["ValueError", "timed", "out"]
+
+
+def test_round_of_the_loop_for_a_wait_that_was_killed_does_not_end_the_next_one() -> None:
+    out = program("""
+        async def coroutine():
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)
+                print("next round")
+                raise
+        def kill(g):
+            bridge.get_hub().aio_loop.call_soon(print, "callback")
+            g.kill(block=False)
+        def both():
+            for _ in range(2):  # the second time with the first round behind it
+                g = bridge.spawn(await_, coroutine())
+                bridge.spawn(kill, g)
+                print(type(g.get()).__name__)
+        await_(asyncio.sleep(0))
+        both()
+        async def main():
+            await sync_to_async(both)()
+        asyncio.run(main())
+    """)
+    assert out.splitlines() == ["callback", "next round", "GreenletExit"] * 4
+
+
 def test_two_threads_with_loops_of_their_own_do_not_disturb_each_other() -> None:
     out = program("""
         import threading

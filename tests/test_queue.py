@@ -282,7 +282,7 @@ def test_in_the_hub_a_queue_answers_instead_of_waiting() -> None:
         queue.put(1)
         answers.append(outcome(queue.put, 2))
         answers.append(outcome(queue.get))
-        answers.append(outcome(channel.get))
+        answers.append(outcome(channel.get_nowait))
         answers.append(outcome(channel.put, 1))
         try:
             queue.join()
@@ -296,6 +296,43 @@ def test_in_the_hub_a_queue_answers_instead_of_waiting() -> None:
     settle()
     bridge.get_hub().loop.run_callback(channel.put, 5)
     assert taking.get(timeout=5) == 5
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 1])
+def test_in_the_hub_a_channel_cannot_wait_for_an_item(timeout: float | None) -> None:
+    channel: Channel[int] = Channel()
+    answers: list[Any] = []
+
+    def get() -> None:
+        try:
+            answers.append(channel.get(timeout=timeout))
+        except BlockingSwitchOutError as e:
+            answers.append(type(e))
+
+    bridge.get_hub().loop.run_callback(get)
+    until(lambda: answers)
+    putting = bridge.spawn(channel.put, 3)
+    settle()
+    bridge.get_hub().loop.run_callback(get)
+    until(lambda: len(answers) == 2)
+    assert answers == [BlockingSwitchOutError, 3]
+    putting.get(timeout=5)
+
+
+def test_in_the_hub_a_channel_takes_as_many_items_as_there_are_getters() -> None:
+    channel: Channel[int] = Channel()
+    answers: list[Any] = []
+    taking = [bridge.spawn(channel.get) for _ in range(2)]
+    settle()
+
+    def put() -> None:
+        answers.extend(outcome(channel.put, n) for n in range(4))
+
+    bridge.get_hub().loop.run_callback(put)
+    until(lambda: answers)
+    assert answers == [None, None, Full, Full]
+    assert [g.get(timeout=5) for g in taking] == [0, 1]
+    assert channel.balance == 0
 
 
 # -- the small print ------------------------------------------------------------------------------

@@ -337,6 +337,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *wait;
     PyObject *future;
+    Py_ssize_t stale;
 } Wakeup;
 
 static PyTypeObject *wakeup_type;
@@ -368,6 +369,10 @@ wakeup_call(Wakeup *self, PyObject *args, PyObject *kwargs)
     if (PyTuple_GET_SIZE(args) > 1 || (kwargs != NULL && PyDict_GET_SIZE(kwargs))) {
         PyErr_SetString(PyExc_TypeError, "a wake-up takes one argument, the future");
         return NULL;
+    }
+    if (self->stale > 0 && (PyTuple_GET_SIZE(args) == 0 || PyTuple_GET_ITEM(args, 0) == Py_None)) {
+        self->stale--;
+        Py_RETURN_NONE;
     }
     Wait *wait = (Wait *)self->wait;
     if (wait == NULL || wait->woken || (PyTuple_GET_SIZE(args) ? PyTuple_GET_ITEM(args, 0) : Py_None) != self->future) {
@@ -440,6 +445,7 @@ wakeup_dealloc(Wakeup *self)
 static PyMemberDef wakeup_members[] = {
     {"wait", T_OBJECT_EX, offsetof(Wakeup, wait), READONLY, "the wait that it ends"},
     {"future", T_OBJECT_EX, offsetof(Wakeup, future), 0, "what is waited for; None: nothing, or the next round"},
+    {"stale", T_PYSSIZET, offsetof(Wakeup, stale), 0, "how many rounds are to come for which nobody waits any more"},
     {NULL, 0, 0, 0, NULL},
 };
 

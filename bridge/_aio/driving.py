@@ -205,6 +205,8 @@ def go_on(
                     # kill, Timeout ...: the coroutine is cancelled as often as we are interrupted; the
                     # first wins
                     shown = False
+                    if waits_for is None and not wait.woken and task.aio is engine.aio:
+                        wakeup.stale += 1  # the round of the loop comes, but for nobody
                     if task._inside:
                         # it is meant for the coroutine: see raise_inside()
                         task._inside = False

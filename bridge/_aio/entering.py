@@ -110,14 +110,19 @@ class Wakeup:
     :param wait: the wait that it ends, of a greenlet, in an engine.
     """
 
-    __slots__ = ("future", "wait")
+    __slots__ = ("future", "stale", "wait")
 
     def __init__(self, wait: Any) -> None:
         self.wait = wait
         #: what is waited for; None: nothing, or the next round of the loop
         self.future: Any = None
+        #: how many rounds are still to come for which nobody waits any more, as the wait was interrupted
+        self.stale = 0
 
     def __call__(self, future: Any = None) -> None:
+        if self.stale and future is None:
+            self.stale -= 1
+            return
         wait = self.wait
         if wait.woken or future is not self.future:
             return  # one that an interruption has put an end to
