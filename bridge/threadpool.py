@@ -297,6 +297,10 @@ class ThreadPool(GroupMappingMixin):
         else:
             crew.dismiss(0)  # the thread itself is ending
 
+    def _dismiss(self) -> None:
+        """:meth:`kill` without waiting."""
+        self._crew.dismiss(0)
+
     def _on_fork(self) -> None:
         """In a forked child: begin anew, without threads; calls that had not ended are lost."""
         if self.pid == os.getpid():

@@ -6,10 +6,13 @@ pytest-asyncio is in test_pytest_plugin.py, IPython in test_ipython.py.
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import random
 import socket
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 import pytest
 
 import bridge
+from bridge import socket as bridge_socket
 from bridge.event import Event
 from bridge.exceptions import BlockingSwitchOutError
 from bridge.lock import BoundedSemaphore, RLock
@@ -187,6 +191,53 @@ def test_greenlets_of_a_closed_loop_are_abandoned_without_noise(
         runner.run(main())
     bridge.sleep(0.001)
     assert capfd.readouterr().err == ""
+
+
+def _use_everything() -> None:
+    near, far = bridge_socket.socketpair()
+    with near, far:
+        bridge.spawn(near.send, b"x")
+        assert far.recv(1) == b"x"
+    assert bridge.get_hub().threadpool.apply(threading.get_ident) != threading.get_ident()
+    with bridge.Timeout(10):
+        bridge.sleep(0.001)
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+def test_hubs_of_loops_that_were_closed_keep_nothing(factory: Any, in_threads: bool) -> None:
+    """What they keep is none of what other tests have: all of it is made here."""
+    hubs: list[Any] = []
+    pools: list[Any] = []
+
+    async def main() -> None:
+        hub = bridge.get_hub()
+        hubs.append(weakref.ref(hub))
+        await bridge.sync_to_async(_use_everything)()
+        pools.append(hub.threadpool._crew)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(main())
+
+    def several() -> None:
+        for _ in range(3):
+            run()
+
+    before = len(os.listdir("/dev/fd"))
+    if in_threads:
+        for _ in range(3):
+            t = threading.Thread(target=several)
+            t.start()
+            t.join()
+    else:
+        several()
+        bridge.get_hub()
+    deadline = time.monotonic() + 30
+    while any(hub() is not None for hub in hubs) or any(pool.alive for pool in pools):
+        gc.collect()
+        assert time.monotonic() < deadline, [hubs, [pool.alive for pool in pools]]
+        time.sleep(0.001)
+    assert len(os.listdir("/dev/fd")) <= before + 3  # what this thread's own hub has
 
 
 def test_run_coroutine_threadsafe_towards_a_hub_that_waits(factory: Any) -> None:

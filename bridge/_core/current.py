@@ -58,9 +58,12 @@ class _ThreadEnd:
         if _forget is not None:  # it is, when the interpreter is going down
             _forget()
         for hub in self.hubs:
-            if hub.thread_ident != MAIN_THREAD_IDENT and hub.loop is not None and hub.loop.owned:
+            if hub.thread_ident != MAIN_THREAD_IDENT and hub.loop is not None:
                 if get_ident() == hub.thread_ident:
-                    hub._destroy()
+                    if hub.loop.owned:
+                        hub._destroy()
+                    elif hub.loop.is_closed():
+                        hub._retire()
 
 
 class _OfThread(_local):
@@ -253,8 +256,12 @@ def _running_loop() -> Any:
 def _guard(hub: Hub) -> None:
     guard = of_thread.guard
     # a hub that another one has put aside is still there
-    guard.hubs = [h for h in guard.hubs if h is not hub and h.loop is not None and not h.loop.is_closed()]
+    others = [h for h in guard.hubs if h is not hub and h.loop is not None]
+    guard.hubs = [h for h in others if not h.loop.is_closed()]
     guard.hubs.append(hub)
+    for other in others:
+        if not other.loop.owned and other.loop.is_closed():
+            other._retire()
 
 
 #: What is called at the end of the process before the hub of the main thread ends.

@@ -13,7 +13,8 @@ The greenlet that runs an adopted loop is the hub's parent, as the main greenlet
 KeyboardInterrupt and SystemExit are thrown there.
 
 *One hub for each thread and loop.* A hub keeps its loop for life. When coroutines of another loop ask
-for the hub, a new one adopts that loop; greenlets of a loop that was closed are abandoned with their hub.
+for the hub, a new one adopts that loop; greenlets of a loop that was closed are abandoned with their hub,
+which is told to end when the next one is wanted, or at the end of the thread.
 A loop that was left open when its ``run()`` returned becomes the hub's own as soon as somebody blocks.
 
 Switching straight from the loop's callback to the greenlets, without a hub greenlet in adopted mode,
@@ -139,7 +140,7 @@ class Hub(greenlet):
                 else:
                     self._drain_adopted()
         except GreenletExit:
-            # thrown in by destroy(), or by the collection of a hub whose loop is gone
+            # thrown in by destroy() or _retire()
             pass
 
     def _run_owned(self) -> None:
@@ -567,6 +568,32 @@ class Hub(greenlet):
         else:
             of_thread.next_loop = loop
         self.loop = None  # type: ignore[assignment]
+
+    def _retire(self) -> None:
+        """The adopted loop was closed by who ran it: free what is the hub's. In its thread; does not block.
+
+        A hub that has begun is never collected, as its own frames refer to it: it has to be told to end. It
+        keeps ``loop``, for greenlets that were abandoned with it.
+        """
+        loop = self.loop
+        if self._heir is not None or loop.destroyed or loop.draining or getcurrent() is self:
+            return
+        if self.periodic_monitoring_thread is not None:
+            self.periodic_monitoring_thread.kill()
+            self.periodic_monitoring_thread = None
+        if self._resolver is not None:
+            self._resolver.close()
+            self._resolver = None
+        # its threads end when they have nothing left to do; to wait for that, as kill() does, would block
+        dismiss = getattr(self._threadpool, "_dismiss", None)
+        self._threadpool = None
+        if dismiss is not None:
+            dismiss()
+        if self and not self.dead:
+            self._closing = True
+            self.parent = getcurrent()
+            self.throw(HubDestroyed(True))
+        loop.destroy()
 
     def _start_configured_monitor(self) -> None:
         from bridge._config import config
