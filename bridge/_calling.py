@@ -17,11 +17,17 @@ there. It would have been the next in the drain, so the order of greenlets stays
 Interruption: who awaits is cancelled, so is the function: CancelledError is raised where it blocks, and its
 end awaited, as asyncio does with a task that is awaited. If it ends with another error who awaits gets that.
 So it is if a Timeout or a kill ends the wait, but then that goes on, as it does in ``await_``.
+
+What is awaited is therefore an :class:`End`, which hands a cancellation on to the greenlet and is not done
+before that has ended. The exception gets there before the wake-up that may be on its way: the wait is undone,
+and what it was for is somebody else's. If the coroutine were told first, and did the rest, the function could
+return an item meanwhile, or have a permit, that nobody would ever get to know of.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
@@ -30,11 +36,12 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.entering import begin
 from ._core.accelerated import accelerator
+from ._core.engine import throw_into
 from ._core.hub import get_hub, hub_local
 from ._core.running import current_task
-from ._killing import throw_soon
+from ._killing import hub_of
 
-__all__ = ["Blocked", "begin_if_next", "call", "end_of"]
+__all__ = ["Blocked", "End", "begin_if_next", "call", "end_of", "interrupted"]
 
 _get_running_loop = asyncio._get_running_loop
 
@@ -49,19 +56,16 @@ def run_call(*args: Any, **kwargs: Any) -> Any:
     except BaseException as e:
         if g.future is None:
             raise
-        _tell(g, e, None)
+        _tell(g.future, e, None)
         return None
     if g.future is None:
         return value
-    _tell(g, None, value)
+    _tell(g.future, None, value)
     return None
 
 
-def _tell(g: Any, exception: BaseException | None, value: Any) -> None:
-    future = g.future
-    if future.done():
-        g.future = exception  # who awaits has been cancelled, and does not know it yet: see _untold()
-    elif not future.get_loop().is_closed():
+def _tell(future: Any, exception: BaseException | None, value: Any) -> None:
+    if not future.done() and not future.get_loop().is_closed():
         future.set_result((exception, value))
 
 
@@ -80,8 +84,7 @@ class Call(greenlet):
     __slots__ = ("function", "future")
 
     function: Callable[..., Any]
-    #: What the coroutine awaits once the function has blocked; its result is a pair (exception, value). If
-    #: that was cancelled before the function ended: the exception, or None.
+    #: what the coroutine awaits once the function has blocked; its result is a pair (exception, value)
     future: Any
 
     def __repr__(self) -> str:
@@ -147,60 +150,111 @@ def _find_place() -> tuple[Any, Any, Any, Any]:
     return hub, hub.loop, aio, None if aio is None else current_task(aio)
 
 
+class _Cancellations:
+    """An entry of the ready queue: cancels greenlets, in the order in which that was asked for."""
+
+    __slots__ = ("ends", "ready")
+
+    def __init__(self, ready: Any) -> None:
+        self.ready = ready
+        self.ends: deque[End] = deque()
+
+    def switch(self) -> Any:
+        """From the hub: raise in the next one."""
+        end = self.ends.popleft()
+        if self.ends:
+            self.ready.appendleft(self)
+        error, end.on_its_way = end.on_its_way, None
+        g = end.greenlet
+        return () if g is None or g.dead or error is None else throw_into(g, error)
+
+
+class End(asyncio.Future[Any]):
+    """The end of a greenlet, as a coroutine awaits it: to cancel this is to cancel the greenlet."""
+
+    #: None: it has ended, and who awaits knows
+    greenlet: Any
+    #: with what it was last cancelled: the arguments of CancelledError
+    cancelled_with: tuple[Any, ...] | None = None
+    on_its_way: asyncio.CancelledError | None = None
+
+    def __init__(self, g: Any, aio: Any) -> None:
+        super().__init__(loop=aio)
+        self.greenlet = g
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Have CancelledError raised where the greenlet blocks, before anything else runs."""
+        if self.done():
+            return False
+        args = self.cancelled_with = () if msg is None else (msg,)
+        if self.on_its_way is not None:
+            return True
+        error = asyncio.CancelledError(*args)
+        g = self.greenlet
+        kill_unstarted = getattr(g, "_maybe_kill_before_start", None)
+        if kill_unstarted is not None:
+            g._quiet = True
+            if kill_unstarted(error):
+                return True
+        self.on_its_way = error
+        loop = hub_of(g).loop
+        first = loop.ready[0] if loop.ready else None
+        if type(first) is not _Cancellations:
+            first = _Cancellations(loop.ready)
+            loop.ready.appendleft(first)
+        first.ends.append(self)
+        if not loop.armed:
+            loop.arm()
+        return True
+
+    def interruption(self) -> asyncio.CancelledError | None:
+        """What is to be raised in who has awaited this."""
+        args = self.cancelled_with
+        return None if args is None else asyncio.CancelledError(*args)
+
+
+async def interrupted(end: End) -> None:
+    """An exception has come out of the await of ``end``: cancel the greenlet and wait for its end."""
+    if end.cancelled_with is None:
+        end.cancel()
+    while not end.done() and end.get_loop() is _get_running_loop():
+        try:
+            await end
+        except GeneratorExit:
+            raise
+        except BaseException:
+            pass  # the first one goes on
+
+
 async def end_of(blocked: Blocked) -> Any:
     """Await the end of a call that has blocked; return its result."""
     g = blocked.call
-    future = g.future = _get_running_loop().create_future()  # type: ignore[union-attr]
+    end = g.future = End(g, _get_running_loop())
+    interruption: BaseException | None
     try:
-        exception, value = await future
+        exception, value = await end
+        interruption = end.interruption()
     except GeneratorExit:
         raise  # the coroutine is closed, and may not wait for anything
     except BaseException as e:
-        exception = _untold(g, future)
-        if not g.dead:
-            exception = await _cancel(g, e)
-        if exception is None or isinstance(exception, asyncio.CancelledError):
-            raise
-        # an error of its own, which nobody else would get to know
-        if not isinstance(e, asyncio.CancelledError):
-            get_hub().handle_error(g, type(exception), exception, exception.__traceback__)
-            exception = None
-            raise
-    if exception is None:
+        interruption = e
+        await interrupted(end)
+        exception, value = end.result() if end.done() else (None, None)
+    g.future = end.greenlet = None  # no cycle
+    if interruption is None and exception is None:
         return value
-    g.future = None
     try:
-        raise exception
+        if interruption is None:
+            raise exception
+        if exception is None or isinstance(exception, asyncio.CancelledError):
+            raise interruption
+        # an error of its own, which nobody else would get to know
+        if isinstance(interruption, asyncio.CancelledError):
+            raise exception
+        get_hub().handle_error(g, type(exception), exception, exception.__traceback__)
+        raise interruption
     finally:
-        del exception, future  # its traceback refers to this frame: no cycle through it
-
-
-async def _cancel(g: Call, interruption: BaseException) -> BaseException | None:
-    """Have the function end, as who awaits it is interrupted; returns the error that it ends with."""
-    exception: BaseException | None = None
-    while not g.dead:
-        future = g.future = _get_running_loop().create_future()  # type: ignore[union-attr]
-        cancelled = isinstance(interruption, asyncio.CancelledError)
-        throw_soon(g, asyncio.CancelledError(*interruption.args) if cancelled else asyncio.CancelledError())
-        try:
-            exception, _value = await future
-        except GeneratorExit:
-            raise
-        except BaseException as again:  # a second interruption cancels again, the first one goes on
-            exception = _untold(g, future)
-            interruption = again
-    return exception
-
-
-def _untold(g: Call, future: Any) -> BaseException | None:
-    """The error with which a function has ended, if its awaiter was interrupted before it was told of it."""
-    exception: BaseException | None = None
-    if future.cancelled():
-        if g.dead:
-            exception, g.future = g.future, None
-    elif future.done():
-        exception = future.result()[0]
-    return exception
+        del exception, interruption, end  # their tracebacks refer to this frame: no cycle through it
 
 
 if not TYPE_CHECKING and (_compiled := accelerator("_driving", "bridge._aio")) is not None:

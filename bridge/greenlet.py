@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from ._aio.asyncwait import AsyncWait
-from ._calling import begin_if_next
+from ._calling import End, begin_if_next, interrupted
 from ._config import config
 from ._core.clock import monotonic
 from ._core.engine import parks
@@ -500,20 +500,32 @@ class Greenlet(greenlet, Generic[T]):
             begin_if_next(self)
         if self._phase != ENDED and not self.dead:
             wait = AsyncWait()
+            end = wait.future = End(self, wait.aio)
             self._add(wait)
+            interruption: BaseException | None
             try:
-                yield from wait.future
+                yield from end
+                interruption = end.interruption()
             except GeneratorExit:
                 raise  # the coroutine is closed, and may not wait for anything
             except BaseException as e:
-                wait.woken = True
-                yield from _cancel(self, e).__await__()
-                if isinstance(e, CancelledError) and not isinstance(self._exception, CancelledError | None):
-                    self.get(block=False)  # raises an error of its own, which nobody else would get to know
-                raise
+                interruption = e
+                yield from interrupted(end).__await__()
             finally:
+                wait.woken = True
                 if self._links is not None:
                     self.unlink(wait)
+            end.greenlet = None
+            if interruption is not None:
+                try:
+                    if not isinstance(self._exception, CancelledError | None):
+                        # an error of its own, which nobody else would get to know
+                        if isinstance(interruption, CancelledError):
+                            self.get(block=False)
+                        self._report(self._exception, self._traceback)
+                    raise interruption
+                finally:
+                    del interruption  # its traceback refers to this frame: no cycle through it
         return self.get(block=False)
 
     async def aget(self, timeout: float | None = None) -> T:
@@ -669,21 +681,3 @@ _do_nothing.__name__ = "_run"
 def _call_spawn_callbacks(g: Any) -> None:
     for callback in tuple(_spawn_callbacks):
         callback(g)
-
-
-async def _cancel(g: Greenlet[Any], interruption: BaseException) -> None:
-    """Asyncio's rule for awaiting a task: it is cancelled with its waiter, and waited for."""
-    if g.ready():
-        return
-    g._quiet = True
-    cancelled = isinstance(interruption, CancelledError)
-    g.kill(CancelledError(*interruption.args) if cancelled else CancelledError(), block=False)
-    while not g.ready():
-        try:
-            await g._await_end(None)
-        except GeneratorExit:
-            raise
-        except BaseException:
-            g.kill(CancelledError, block=False)
-    if not cancelled and not isinstance(g._exception, CancelledError | None):
-        g._report(g._exception, g._traceback)  # who awaits gets the interruption

@@ -20,6 +20,8 @@ from bridge import Greenlet, GreenletExit, Timeout
 from bridge import os as bridge_os
 from bridge.event import AsyncResult, Event
 from bridge.exceptions import BlockingSwitchOutError
+from bridge.lock import Semaphore
+from bridge.queue import Queue
 
 LONG = 100
 
@@ -1194,3 +1196,55 @@ async def test_the_error_with_which_a_greenlet_ends_that_is_cancelled_with_its_w
     with pytest.raises(Mine) as caught:
         await task
     assert isinstance(caught.value.__context__, asyncio.CancelledError)
+
+
+@pytest.mark.parametrize("call", [lambda f: bridge.sync_to_async(f)(), lambda f: bridge.spawn(f)])
+@pytest.mark.parametrize("first", ["cancel", "put"])
+@pytest.mark.asyncio
+async def test_what_a_function_waits_for_is_not_lost_if_it_comes_when_its_awaiter_is_cancelled(
+    call: Any, first: str
+) -> None:
+    queue: Queue[int] = Queue()
+    lock = Semaphore(0)
+
+    async def wait_for(function: Any) -> Any:
+        return await call(function)
+
+    tasks = [asyncio.create_task(wait_for(f)) for f in (queue.get, lock.acquire)]
+    await asyncio.sleep(0.001)
+    for step in ("cancel", "put") if first == "cancel" else ("put", "cancel"):
+        if step == "put":
+            queue.put(5)
+            lock.release()
+        else:
+            for task in tasks:
+                task.cancel()
+    await asyncio.wait(tasks)
+    assert [task.cancelled() for task in tasks] == [True, True]
+    assert queue.get_nowait() == 5
+    assert lock.acquire(blocking=False)
+
+
+@pytest.mark.asyncio
+async def test_functions_are_cancelled_in_the_order_of_their_tasks_and_once_at_a_time() -> None:
+    log: list[Any] = []
+
+    def work(n: int) -> None:
+        for _ in range(2):
+            try:
+                Event().wait()
+            except asyncio.CancelledError as e:
+                log.append((n, *e.args))
+        raise asyncio.CancelledError
+
+    tasks = [asyncio.create_task(bridge.sync_to_async(work)(n)) for n in range(3)]
+    await asyncio.sleep(0.001)
+    for task in tasks:
+        task.cancel("first")
+        task.cancel("the same")
+    await asyncio.sleep(0.001)
+    for task in tasks:
+        task.cancel("second")
+    await asyncio.wait(tasks)
+    assert log == [(n, msg) for msg in ("first", "second") for n in range(3)]
+    assert all(task.cancelled() for task in tasks)

@@ -79,7 +79,7 @@ static PyType_Spec blocked_spec = {
 
 /* Give a result to the coroutine that awaits it; 0, or -1. */
 static int
-tell(PyObject *g, PyObject *future, PyObject *exception, PyObject *value)
+tell(PyObject *future, PyObject *exception, PyObject *value)
 {
     PyObject *done = PyObject_CallMethodNoArgs(future, name_done);
     if (done == NULL) {
@@ -87,8 +87,6 @@ tell(PyObject *g, PyObject *future, PyObject *exception, PyObject *value)
     }
     Py_DECREF(done);
     if (done == Py_True) {
-        /* who awaits has been cancelled, and does not know it yet */
-        set_slot(&CALL_SLOT(g, future), exception);
         return 0;
     }
     PyObject *loop = PyObject_CallMethodNoArgs(future, name_get_loop);
@@ -145,7 +143,7 @@ run_call(PyObject *module, PyObject *args, PyObject *kwargs)
         if (future != NULL && future != Py_None) {
             Py_INCREF(future);
             PyObject *error = value == NULL ? take_exception() : NULL;
-            int failing = tell(g, future, error == NULL ? Py_None : error, value == NULL ? Py_None : value);
+            int failing = tell(future, error == NULL ? Py_None : error, value == NULL ? Py_None : value);
             Py_XDECREF(error);
             Py_XDECREF(value);
             Py_DECREF(future);
