@@ -14,7 +14,9 @@ import pytest
 # each test runs its programs on the compiled and on the plain twin, in processes of their own
 pytestmark = pytest.mark.engines("none")
 
-INTERLEAVINGS = str(Path(__file__).parent / "programs" / "interleavings.py")
+PROGRAMS = Path(__file__).parent / "programs"
+INTERLEAVINGS = str(PROGRAMS / "interleavings.py")
+SHARED_PRIMITIVES = str(PROGRAMS / "shared_primitives.py")
 LOOPS = ("asyncio", "uvloop") if importlib.util.find_spec("uvloop") is not None else ("asyncio",)
 COMPILED = importlib.util.find_spec("bridge._aio._driving") is not None
 
@@ -557,3 +559,12 @@ def test_compiled_functions_refuse_before_they_know_the_modules_in_python() -> N
     """
     root = str(Path(__file__).parents[1])
     assert run("-c", textwrap.dedent(code), root).split() == ["refused"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("pure", ["", "1"])
+@pytest.mark.parametrize("others", [[], ["threads"]])
+def test_shared_primitives_lose_nothing_whoever_uses_them_and_is_interrupted(
+    loop: str, pure: str, others: list[str]
+) -> None:
+    assert "things were done" in run(SHARED_PRIMITIVES, loop, "7", "60", *others, pure=pure)
