@@ -3,8 +3,9 @@
     python shared_primitives.py LOOP SEED ROUNDS [threads]
 
 Run by test_driving. Every actor makes a random choice of what it does to which primitive, in which of its
-ways, and is disturbed at random. Afterwards: each item that was put has been got once or is still there, items of
-one putter came in order, no permit and no lock is missing, nobody is left waiting, and everybody has ended.
+ways, and is disturbed at random. Afterwards: each item that was put has been got once or is still there,
+items of one putter came in order, no permit and no lock is missing, nobody is left waiting, and everybody
+has ended.
 """
 
 from __future__ import annotations
