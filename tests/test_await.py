@@ -23,6 +23,8 @@ from bridge.exceptions import BlockingSwitchOutError
 from bridge.lock import Semaphore
 from bridge.queue import Queue
 
+from .helpers import run_code
+
 LONG = 100
 
 
@@ -1248,3 +1250,20 @@ async def test_functions_are_cancelled_in_the_order_of_their_tasks_and_once_at_a
     await asyncio.wait(tasks)
     assert log == [(n, msg) for msg in ("first", "second") for n in range(3)]
     assert all(task.cancelled() for task in tasks)
+
+
+def test_a_function_that_forks_before_anything_has_blocked_can_block_in_the_child() -> None:
+    # in a process of its own: there must not be a hub that has begun
+    run_code("""
+        import asyncio, os, bridge, bridge.os
+        def work():
+            pid = bridge.os.fork()
+            if pid == 0:
+                bridge.sleep(0.001)
+                os._exit(bridge.await_(asyncio.sleep(0, 5)))
+            return os.waitstatus_to_exitcode(bridge.os.waitpid(pid, 0)[1])
+        async def main(start):
+            assert await start() == 5
+        asyncio.run(main(bridge.sync_to_async(work)))
+        asyncio.run(main(lambda: bridge.spawn(work).aget()))
+    """)

@@ -567,7 +567,7 @@ class Engine(EngineBase):
         self.thread_ident = get_ident()
         self.own()
         self.running = self.draining = self.stopping = self._called = False
-        self._alarm = self._bare_check = self._thread_check = self._watched_tasks = None
+        self._alarm = self._bare_check = self._thread_check = self._watched_tasks = self.entered = None
         self._context = contextvars.Context()  # the old one is entered, for ever, by the parked hub
         if aio is not None:
             self._use(aio)

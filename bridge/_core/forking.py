@@ -55,6 +55,10 @@ def _renew(hub: Hub) -> Hub:
     old.renew(new_aio)
     if started:
         hub = _replace(hub)
+    else:
+        # a coroutine may have begun the greenlet that forked, which would go back to it when it blocks: to
+        # the parent's loop
+        _prepare(hub)
     if hub._threadpool is not None:
         hub._threadpool._on_fork()
     on_fork = getattr(hub._resolver, "_on_fork", None)
@@ -67,9 +71,7 @@ def _renew(hub: Hub) -> Hub:
 def _replace(hub: Hub) -> Hub:
     new = type(hub)(hub.loop)
     new.__dict__.update({k: v for k, v in hub.__dict__.items() if k not in ("_switch",)})
-    # what enters it first may be the end of the greenlet that forked, whose value then comes as argument
-    new.__dict__["run"] = lambda *_: type(new).run(new)
-    new.parent = _root(getcurrent())
+    _prepare(new)
     for obj in all_greenlets():
         # not obj.dead: another thread may have been about to make it
         if not isinstance(obj, Hub) and not _has_ended(obj) and obj.parent is hub:
@@ -77,6 +79,14 @@ def _replace(hub: Hub) -> Hub:
     hub_local.hub = new
     hub._heir = new
     return new
+
+
+def _prepare(hub: Hub) -> None:
+    """``hub`` has not begun: whoever blocks comes to it, and it ends in the thread's main greenlet."""
+    hub.loop.to_runner = hub._switch
+    # what enters it first may be the end of the greenlet that forked, whose value then comes as argument
+    hub.__dict__["run"] = lambda *_: type(hub).run(hub)
+    hub.parent = _root(getcurrent())
 
 
 _has_ended: Callable[[greenlet], bool] = greenlet.dead.__get__
