@@ -1051,3 +1051,27 @@ def test_a_loop_that_had_signal_handlers_before_it_ran_beside_the_hub_keeps_them
         """,
         start=SIGNALS,
     )
+
+
+def test_second_loops_that_were_closed_are_not_kept(loop: str) -> None:
+    run(
+        loop,
+        """
+        import gc, weakref
+        def legacy():
+            loop = asyncio.new_event_loop()
+            async def main():
+                references.append(weakref.ref(bridge.get_hub()))
+                await bridge.sync_to_async(bridge.sleep)(0)
+            loop.run_until_complete(main())
+            loop.close()
+            references.append(weakref.ref(loop))
+        references = []
+        for _ in range(3):
+            bridge.spawn(legacy).get()
+        bridge.sleep(0)
+        gc.collect()
+        # the last one's hub ends when the next one is made
+        assert [reference() for reference in references[:-2]] == [None] * 4, references
+        """,
+    )

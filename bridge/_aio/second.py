@@ -200,7 +200,8 @@ class _Run:
 
 
 def _interpreter_state() -> tuple[Any, int]:
-    return sys.get_asyncgen_hooks(), sys.get_coroutine_origin_tracking_depth()
+    # as a plain tuple: the garbage collector does not look into what sys gives, which refers to the loop
+    return tuple(sys.get_asyncgen_hooks()), sys.get_coroutine_origin_tracking_depth()
 
 
 def _set_interpreter_state(state: tuple[Any, int]) -> None:
