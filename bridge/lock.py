@@ -19,7 +19,7 @@ from ._core.clock import monotonic
 from ._core.engine import parks
 from ._core.waiting import Wait, WaitLine
 from ._linkable import AbstractLinkable
-from .timeout import Timeout, wait_limited
+from .timeout import Timeout, as_seconds, wait_limited
 
 __all__ = ["BoundedSemaphore", "DummySemaphore", "RLock", "Semaphore"]
 
@@ -110,7 +110,7 @@ class Semaphore(AbstractLinkable):
         elif timeout is not None:
             if timeout < 0:
                 return False
-            deadline = monotonic() + timeout
+            deadline = monotonic() + as_seconds(timeout)
         wait = self._wait()
         line = self._line
         if line is None:

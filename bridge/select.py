@@ -31,6 +31,7 @@ from ._fdwait import (
     let_others_run,
 )
 from ._mirror import mirror
+from .timeout import Timeout, counting
 
 if TYPE_CHECKING:
 
@@ -54,17 +55,25 @@ def select(
     rlist: Iterable[int | HasFileno],
     wlist: Iterable[int | HasFileno],
     xlist: Iterable[int | HasFileno],
-    timeout: float | None = None,
+    timeout: float | Timeout | None = None,
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """Wait until something in one of the lists is ready: for reading, for writing, exceptionally.
 
-    :param timeout: seconds; None waits for ever, 0 only looks.
+    :param timeout: seconds, or a Timeout; None waits for ever, 0 only looks.
 
     Returns three lists with those that are ready, three empty ones when the time is over. A socket that
     another greenlet closes meanwhile counts as ready: using it says what is wrong. ValueError for a negative
     timeout or fd, OSError (EBADF) for a number that is not open, TypeError for what has no fd. Blocks the
     greenlet, and lets others run in any case; in a coroutine only below a portal.
     """
+    if isinstance(timeout, Timeout):
+        try:
+            with counting(timeout):
+                return select(rlist, wlist, xlist)
+        except Timeout as e:
+            if e is not timeout:
+                raise
+            return [], [], []
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout must be non-negative, not {timeout!r}")
     # The caller's own lists are what is looked at; only what can be looked at but once is copied.

@@ -30,6 +30,7 @@ from .greenlet import Greenlet as _Greenlet
 from .greenlet import killall as _killall
 from .hub import get_hub
 from .timeout import Timeout as _Timeout
+from .timeout import counting as _counting
 
 if TYPE_CHECKING:
     from subprocess import call, check_call, check_output, getoutput, getstatusoutput, run
@@ -172,10 +173,12 @@ class Popen(_BasePopen):
         """
         if isinstance(timeout, _Timeout):
             try:
-                return super().wait(timeout.seconds)
-            except _TimeoutExpired as e:
-                e.timeout = timeout  # type: ignore[assignment]
-                raise
+                with _counting(timeout):
+                    return super().wait()
+            except _Timeout as e:
+                if e is not timeout:
+                    raise
+                raise _TimeoutExpired(self.args, timeout) from None  # type: ignore[arg-type]
         return super().wait(timeout)
 
     def rawlink(self, callback: Callable[[Popen], object]) -> None:
@@ -199,6 +202,8 @@ class Popen(_BasePopen):
         """
         if input and self._communication_started:
             raise ValueError("Cannot send input after starting communication")
+        if input is not None and self.text_mode and not isinstance(input, str):
+            raise TypeError(f"communicate({input!r:.40}): input must be a str, as the pipes are open for text")
         if self._output is not None:
             return self._output
         deadline = None if timeout is None else monotonic() + timeout

@@ -6,7 +6,8 @@ thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -72,13 +73,9 @@ class Timeout(BaseException):
     ) -> None:
         BaseException.__init__(self)
         if seconds is not None and type(seconds) is not float and type(seconds) is not int:
-            # whatever counts as a number: Decimal, numpy
-            try:
-                seconds = float(seconds)
-            except (TypeError, ValueError):
-                raise TypeError(
-                    f"Timeout(seconds={seconds!r}): seconds must be a number or None, as in Timeout(2.5)"
-                ) from None
+            seconds = as_seconds(
+                seconds, "Timeout(seconds={!r}): seconds must be a number or None, as in Timeout(2.5)"
+            )
         self.seconds = seconds
         self.exception = exception
         self._ref = ref
@@ -188,8 +185,7 @@ class Timeout(BaseException):
     def __exit__(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
-        self.cancel()
-        self._closed = True
+        self.close()
         return value is self and self.exception is False
 
     # -- texts
@@ -209,6 +205,18 @@ class Timeout(BaseException):
         pending = " pending" if self.pending else ""
         exception = "" if self.exception is None else f" exception={self.exception!r}"
         return f"<{type(self).__name__} at {id(self):#x} seconds={self.seconds}{exception}{pending}>"
+
+
+def as_seconds(
+    value: Any, message: str = "timeout={!r}: a number of seconds, a Timeout or None is needed"
+) -> float:
+    """``value`` as a float, whatever counts as a number: Decimal, Fraction, numpy. TypeError with ``message``."""
+    try:
+        if isinstance(value, (str, bytes, bytearray)):  # which float() would read
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(message.format(value)) from None
 
 
 class _FakeTimerType:
@@ -242,10 +250,12 @@ def wait_limited(wait: Wait, timeout: Any) -> bool:
     True if woken, False when the time was over. A Timeout object is started if it is not pending; its own
     expiry counts as False here, any other one goes on.
     """
-    if timeout is None or not isinstance(timeout, (Timeout, _FakeTimerType)):
+    if timeout is None or type(timeout) is float or type(timeout) is int:
         return wait.block(timeout)
     if isinstance(timeout, _FakeTimerType):
         return wait.block(None)
+    if not isinstance(timeout, Timeout):
+        return wait.block(as_seconds(timeout))
     with_start = not timeout.pending
     if with_start:
         timeout.start()
@@ -255,6 +265,19 @@ def wait_limited(wait: Wait, timeout: Any) -> bool:
         if e is timeout:
             return False
         raise
+    finally:
+        if with_start:
+            timeout.cancel()
+
+
+@contextmanager
+def counting(timeout: Timeout) -> Iterator[None]:
+    """A block in which a caller's ``timeout`` counts: it is started if need be, and then stopped again."""
+    with_start = not timeout.pending
+    if with_start:
+        timeout.start()
+    try:
+        yield
     finally:
         if with_start:
             timeout.cancel()

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -80,6 +81,32 @@ def test_a_destroyed_hub_is_replaced_and_destroying_twice_does_nothing() -> None
     bridge.sleep(0.001)
 
 
+@pytest.mark.engines("owned")
+def test_the_first_argument_of_a_hub_is_left_to_the_class() -> None:
+    class Own(Hub):
+        def __init__(self) -> None:
+            super().__init__()
+
+    before = get_hub()
+    set_default_hub_class(Own)
+    try:
+        loop = before.loop
+        before.destroy()
+        again = get_hub()
+        assert type(again) is Own and again.loop is loop
+    finally:
+        set_default_hub_class(Hub)
+        get_hub().destroy(destroy_loop=True)
+
+
+@pytest.mark.engines("owned")
+def test_a_destroyed_loop_is_not_run() -> None:
+    loop = bridge.config.loop(default=False)
+    loop.destroy()
+    with pytest.raises(ValueError, match="destroyed"):
+        loop.run()
+
+
 # -- errors -----------------------------------------------------------------------------------------
 
 
@@ -93,6 +120,23 @@ def test_an_error_in_a_callback_is_printed_and_the_hub_goes_on(printed: Any) -> 
     assert (
         "ValueError: in a callback" in printed.getvalue() and "failed with ValueError" in printed.getvalue()
     )
+
+
+def test_an_error_is_printed_whether_its_value_is_an_exception_its_text_or_missing() -> None:
+    hub = get_hub()
+    hub.exception_stream = printed = io.StringIO()
+    try:
+        hub.print_exception("here", ValueError, "the text", None)
+        hub.print_exception("here", KeyError, None, None)
+        hub.print_exception(None, OSError, OSError("nowhere"), None)
+    finally:
+        del hub.exception_stream
+    lines = [re.sub(r"^\d{4}-\d\d-\d\dT[\d:]+Z", "NOW", line) for line in printed.getvalue().splitlines()]
+    assert lines == [
+        "ValueError: the text", "NOW here failed with ValueError", "",
+        "KeyError", "NOW here failed with KeyError", "",
+        "OSError: nowhere", "NOW",
+    ]  # fmt: skip
 
 
 def test_an_error_in_a_raw_greenlet_is_printed_and_the_hub_goes_on(printed: Any) -> None:

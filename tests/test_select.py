@@ -326,6 +326,16 @@ def test_killed_and_timed_out_selects_leave_nothing_behind(pipe: Pipes, size: in
     assert not any(reg.interests for reg in poller.fds.values())
 
 
+def test_the_limit_of_a_select_may_be_a_timeout(pipe: Pipes) -> None:
+    r, w = pipe()
+    assert select.select([r], [], [], bridge.Timeout(0.001)) == ([], [], [])
+    assert select.select([r], [w], [], bridge.Timeout(100)) == ([], [w], [])
+    with pytest.raises(KeyError):
+        select.select([r], [], [], bridge.Timeout(0.001, KeyError))
+    with bridge.Timeout(0.001) as counting:  # one that has begun before
+        assert select.select([r], [], [], counting) == ([], [], [])
+
+
 def test_select_lets_others_run_even_if_it_need_not_wait(pipe: Pipes) -> None:
     _r, w = pipe()
     ran: list[int] = []

@@ -110,6 +110,10 @@ def test_wait_with_a_time_limit(way: str) -> None:
     with pytest.raises(TimeoutExpired) as caught:
         child.wait(timeout=limit)
     assert caught.value.timeout is limit  # type: ignore[comparison-overlap]
+    with pytest.raises(KeyError):
+        child.wait(timeout=bridge.Timeout(0.003, KeyError))
+    with bridge.Timeout(0.003) as counting, pytest.raises(TimeoutExpired):
+        child.wait(timeout=counting)  # one that has begun before
     with pytest.raises(bridge.Timeout), bridge.Timeout(0.003):
         child.wait()
     g = bridge.spawn(child.wait)
@@ -782,3 +786,11 @@ except FileNotFoundError as e:
 @both_loops
 def test_patched_with_a_handler_that_reaps_everything(kind: str) -> None:
     assert run_script(PATCHED, kind) == ["True", "True", "a b 3", "/no/such/program"]
+
+
+def test_text_is_sent_to_pipes_that_are_open_for_text(way: str) -> None:
+    child = Popen(["cat"], stdin=PIPE, stdout=PIPE, text=True)
+    for wrong in (b"octets", bytearray(b"octets"), 5):
+        with pytest.raises(TypeError, match="str"):
+            child.communicate(wrong)
+    assert child.communicate("text") == ("text", None)

@@ -569,3 +569,32 @@ def test_repr_says_whether_it_is_pending() -> None:
 def test_a_timeout_can_be_referred_to_weakly() -> None:
     timeout = Timeout(1)
     assert weakref.ref(timeout)() is timeout
+
+
+@pytest.mark.parametrize("seconds", ["1", b"1", bytearray(b"1")])
+def test_text_is_no_number_of_seconds(seconds: Any) -> None:
+    with pytest.raises(TypeError, match="seconds"):
+        bridge.Timeout(seconds)
+
+
+@pytest.mark.parametrize("kind", [decimal.Decimal, fractions.Fraction])
+def test_whatever_counts_as_a_number_limits_a_wait(kind: Any) -> None:
+    seconds = kind("0.001")
+    assert Event().wait(seconds) is False
+    assert Semaphore(0).acquire(timeout=seconds) is False
+    assert Semaphore(0).wait(seconds) == 0
+    with pytest.raises(bridge.Timeout):
+        AsyncResult().get(timeout=seconds)
+
+
+def test_the_end_of_a_with_statement_closes_the_timeout_by_its_method() -> None:
+    calls: list[str] = []
+
+    class Noted(bridge.Timeout):
+        def close(self) -> None:
+            calls.append("close")
+            super().close()
+
+    with Noted(5):
+        pass
+    assert calls == ["close"]

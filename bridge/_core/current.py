@@ -72,6 +72,8 @@ class _OfThread(_local):
     aside: tuple[Hub, ...] = ()
     #: the asyncio or gevent loop that the next hub of this thread is to use
     next_loop: Loop | None = None
+    #: the loop for the hub that is being made
+    loop_of_new: Loop | None = None
 
     def __init__(self) -> None:
         # Once in each thread, before anything else is stored: so it is the first to go when the thread ends.
@@ -240,7 +242,12 @@ def _own(hub: Hub | None) -> Hub:
 
 
 def _new_hub(loop: Loop | None) -> Hub:
-    hub = get_hub_class()(loop) if loop is not None else get_hub_class()()
+    # Not as an argument: the class may be one of the program's, whose __init__ takes none.
+    of_thread.loop_of_new = loop
+    try:
+        hub = get_hub_class()()
+    finally:
+        of_thread.loop_of_new = None
     if not hub.loop.owned:
         hub.loop.adopt(hub._enter)
     hub_local.hub = hub

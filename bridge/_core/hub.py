@@ -116,6 +116,8 @@ class Hub(greenlet):
         self.spawn_tree_locals: dict[str, Any] = {}
         self.ident_registry = IdentRegistry()
         if loop is None:
+            loop, of_thread.loop_of_new = of_thread.loop_of_new, None
+        if loop is None:
             from bridge._config import config
 
             is_default = self.thread_ident == MAIN_THREAD_IDENT if default is None else default
@@ -342,15 +344,18 @@ class Hub(greenlet):
             return
         import traceback
 
+        t, v, tb = self._normalize_exception(t, v, tb)
         text = "".join(traceback.format_exception(t, v, tb))
-        if context is not None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if context is None:
+            text += f"{now}\n"
+        else:
             if not isinstance(context, str):
                 try:
                     context = self.format_context(context)
                 except Exception as e:
                     text += "".join(traceback.format_exception(e))
                     context = object.__repr__(context)
-            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             text += f"{now} {context} failed with {getattr(t, '__name__', 'exception')}\n\n"
         try:
             stream.write(text)

@@ -146,7 +146,12 @@ class loop(Engine):
     # -- life
 
     def run(self, nowait: bool = False, once: bool = False) -> None:
-        """Run until nothing that counts is left; ``once``: one round; ``nowait``: one without waiting."""
+        """Run until nothing that counts is left; ``once``: one round; ``nowait``: one without waiting.
+
+        ValueError if it was destroyed.
+        """
+        if self.destroyed:
+            raise ValueError("operation on destroyed loop: make another one by config.loop(default=False)")
         if once or nowait:
             if nowait:
                 self.call_at(monotonic(), self._break_at_end, None)
