@@ -186,7 +186,13 @@ class Semaphore(AbstractLinkable):
             wait.give_up()
             self._leave(line, wait)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.acquire is not Semaphore.acquire and cls.__enter__ is Semaphore.__enter__:
+            cls.__enter__ = _enter_by_acquiring  # type: ignore[method-assign]
+
     def __enter__(self) -> None:
+        # acquire(), without a call of it; for subclasses with one of their own see above
         if self.counter > 0:  # atomic
             self.counter -= 1
             if self._line and not self.counter:
@@ -209,6 +215,10 @@ class Semaphore(AbstractLinkable):
 
     def _at_fork_reinit(self) -> None:
         self._line = None
+
+
+def _enter_by_acquiring(self: Semaphore) -> None:
+    self.acquire()
 
 
 class BoundedSemaphore(Semaphore):

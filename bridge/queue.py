@@ -73,6 +73,16 @@ Q = TypeVar("Q", bound="SimpleQueue[Any]")
 _ANY = 2**30 - 1
 
 
+def _put_nowait(self: SimpleQueue[Any], item: Any) -> None:
+    """put(), without waiting."""
+    self.put(item, False)
+
+
+def _get_nowait(self: SimpleQueue[Any]) -> Any:
+    """get(), without waiting."""
+    return self.get(False)
+
+
 class SimpleQueue(QueueBase, Iterated[T]):
     """A queue: first in, first out.
 
@@ -98,6 +108,12 @@ class SimpleQueue(QueueBase, Iterated[T]):
         cls._plain = (
             plain if plain is not None else cls._plain and not any(n in cls.__dict__ for n in overridable)
         )
+        if plain is None:
+            # what is put or got without waiting goes through a put() or get() of the subclass, too
+            for name, through in (("put", _put_nowait), ("get", _get_nowait)):
+                whose = next(c for c in cls.__mro__ if name in c.__dict__ or f"{name}_nowait" in c.__dict__)
+                if f"{name}_nowait" not in whose.__dict__:
+                    setattr(cls, f"{name}_nowait", through)
 
     def __init__(self, maxsize: int | None = None, items: Iterable[T] = (), _warn_depth: int = 2) -> None:
         if maxsize is not None and maxsize <= 0:

@@ -203,7 +203,7 @@ class Popen(_BasePopen):
         if input and self._communication_started:
             raise ValueError("Cannot send input after starting communication")
         if input is not None and self.text_mode and not isinstance(input, str):
-            raise TypeError(f"communicate({input!r:.40}): input must be a str, as the pipes are open for text")
+            raise TypeError(f"communicate({input!r:.40}): a str is needed, as the pipes are open for text")
         if self._output is not None:
             return self._output
         deadline = None if timeout is None else monotonic() + timeout

@@ -254,7 +254,7 @@ class ThreadPool(GroupMappingMixin):
         In other threads than that of the pool's hub, so in the pool's own, ``func`` is called at once and
         in place. Blocks the greenlet. One that is killed, or has a Timeout, leaves the call to the thread.
         """
-        if get_ident() != self._thread:
+        if get_ident() != self._thread or type(self).spawn is not ThreadPool.spawn:
             return super().apply(func, args, kwds)
         answer = _Answer()  # refuses where nothing may block, before anything has begun
         self._submit(func, args or (), kwds or {}, answer)

@@ -210,7 +210,7 @@ class Timeout(BaseException):
 def as_seconds(
     value: Any, message: str = "timeout={!r}: a number of seconds, a Timeout or None is needed"
 ) -> float:
-    """``value`` as a float, whatever counts as a number: Decimal, Fraction, numpy. TypeError with ``message``."""
+    """``value`` as a float, whatever counts as a number: Decimal, Fraction, numpy; else TypeError."""
     try:
         if isinstance(value, (str, bytes, bytearray)):  # which float() would read
             raise TypeError

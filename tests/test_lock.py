@@ -357,3 +357,29 @@ def test_leaving_a_long_line_costs_the_same_wherever_one_stands() -> None:
 
     small = min(spent(1000) for _ in range(3))
     assert spent(20_000) < 100 * small
+
+
+@pytest.mark.parametrize("kind", [Semaphore, BoundedSemaphore])
+def test_a_with_statement_goes_through_the_acquire_and_release_of_a_subclass(kind: type[Semaphore]) -> None:
+    calls: list[str] = []
+
+    class Noting:
+        def acquire(self, *args: Any, **kwargs: Any) -> Any:
+            calls.append("acquire")
+            return super().acquire(*args, **kwargs)  # type: ignore[misc]
+
+        def release(self) -> Any:
+            calls.append("release")
+            return super().release()  # type: ignore[misc]
+
+    class Noted(Noting, kind):  # type: ignore[misc,valid-type]
+        pass
+
+    class Further(Noted):
+        pass
+
+    for cls in (Noted, Further):
+        with cls() as nothing:
+            assert nothing is None
+        assert calls == ["acquire", "release"]
+        calls.clear()

@@ -686,3 +686,37 @@ def test_a_callback_of_the_loop_in_the_hub_lets_nobody_run() -> None:
     bridge.get_hub().aio_loop.call_soon(put)
     assert getter.get() == 1
     assert results == [1]
+
+
+@pytest.mark.parametrize("kind", [Queue, SimpleQueue, LifoQueue, PriorityQueue])
+def test_what_is_put_and_got_without_waiting_goes_through_the_methods_of_a_subclass(kind: type[Any]) -> None:
+    calls: list[Any] = []
+
+    class Noting:
+        def put(self, item: Any, *args: Any, **kwargs: Any) -> None:
+            calls.append(("put", item, *args))
+            super().put(item, *args, **kwargs)  # type: ignore[misc]
+
+    class Noted(Noting, kind):  # type: ignore[misc,valid-type]
+        def get(self, *args: Any, **kwargs: Any) -> Any:
+            calls.append(("get", *args))
+            return super().get(*args, **kwargs)
+
+    class Further(Noted):
+        pass
+
+    class Own(Noted):
+        def put_nowait(self, item: Any) -> None:
+            calls.append("own")
+            super().put_nowait(item)
+
+    for cls in (Noted, Further):
+        queue = cls()
+        queue.put_nowait(1)
+        assert queue.get_nowait() == 1
+        with pytest.raises(Empty):
+            queue.get_nowait()
+        assert calls == [("put", 1, False), ("get", False), ("get", False)]
+        calls.clear()
+    Own().put_nowait(2)
+    assert calls == ["own", ("put", 2, False)]

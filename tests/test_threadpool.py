@@ -1349,3 +1349,17 @@ gate.set()
 print(future.result(), list(as_completed([future])) == [future])
 """
     assert run_python(source, loop=loop) == "True\nTrue True\n"
+
+
+def test_every_call_goes_through_the_spawn_of_a_subclass() -> None:
+    spawned: list[Any] = []
+
+    class Noted(ThreadPool):
+        def spawn(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+            spawned.append(func)
+            return super().spawn(func, *args, **kwargs)
+
+    pool = Noted(1)
+    assert pool.apply(str, (1,)) == "1" and spawned == [str]
+    assert pool.map(len, [""]) == [0] and spawned == [str, len]
+    pool.kill()
