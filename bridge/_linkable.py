@@ -11,6 +11,7 @@ from _thread import get_ident
 from collections.abc import Callable
 from typing import Any
 
+from ._core.callbacks import Callback
 from ._core.hub import get_hub, get_hub_if_exists
 from ._core.waiting import Link, WaitLine
 
@@ -53,25 +54,39 @@ class _RawLink:
             elif loop is not None:  # None: the thread has ended, and its hub
                 loop.run_callback_threadsafe(self._run)
 
+    def wake_next(self) -> None:
+        """:meth:`wake`, before whatever else is ready: who was told before us was served just now."""
+        loop = self.hub.loop
+        if self.woken or self.dead or isinstance(self.callback, Link) or self.hub.thread_ident != get_ident():
+            self.wake()
+            return
+        self.woken = True
+        loop.ready.appendleft(Callback(self._run, ()))
+        if not loop.armed:
+            loop.arm()
+
     def abandoned(self) -> bool:
         """True if the loop in whose hub it was to be called is gone."""
         loop = self.hub.loop
         return loop is None or loop.is_closed()
 
     def take_back(self) -> None:
-        """A callback that was told is called."""
+        """Nothing: whether there is still something to be told of is seen when it is to be called."""
 
     def _run(self) -> None:
+        source = self.source
         if self.dead:
-            self.source._left(self)
-        if self.callback is None:  # unlinked meanwhile
+            source._left(self)
+        callback = self.callback
+        if callback is None or not source._turn_of(self):  # unlinked meanwhile, or too late
             return
+        self.callback = None  # type: ignore[assignment]  # unlink() finds another registration of the same
         try:
-            self.callback(self.source)
+            callback(source)
         except BaseException:
-            get_hub().handle_error((self.callback, self.source), *sys.exc_info())
+            get_hub().handle_error((callback, source), *sys.exc_info())
         finally:
-            self.source._link_done(self)
+            source._link_done(self)
 
 
 class AbstractLinkable:
@@ -142,6 +157,10 @@ class AbstractLinkable:
         soon: list[_RawLink] = getattr(self, "_called_soon", [])
         if link in soon:  # not if it was told before it left
             soon.remove(link)
+
+    def _turn_of(self, link: _RawLink) -> bool:
+        """Whether a callback that was told is to be called now; else it waits on in its place."""
+        return True
 
     def _link_done(self, link: _RawLink) -> None:
         """A callback has been called: it leaves the line."""

@@ -153,6 +153,23 @@ class Semaphore(AbstractLinkable):
         if line and self.counter > 0:
             line.tell_next()
 
+    def _turn_of(self, link: Any) -> bool:
+        if self.counter <= 0:  # snatched
+            link.woken = False
+            if self.counter <= 0 or link.woken:
+                return False
+            link.woken = True  # released by another thread, which thought that it had been told
+        self._line.discard(link)  # type: ignore[union-attr]
+        return True
+
+    def _link_done(self, link: Any) -> None:
+        # those in line are served together, callbacks and greenlets, with nobody in between
+        line = self._line
+        if line:
+            line.discard(link)
+            if line and self.counter > 0:
+                line.tell_next()
+
     def _link_left(self) -> None:
         if self._line and self.counter > 0:
             self._line.tell()

@@ -383,3 +383,63 @@ def test_a_with_statement_goes_through_the_acquire_and_release_of_a_subclass(kin
             assert nothing is None
         assert calls == ["acquire", "release"]
         calls.clear()
+
+
+@pytest.mark.parametrize("kind", [Semaphore, BoundedSemaphore])
+def test_a_callback_waits_on_if_the_permit_is_snatched(kind: type[Semaphore]) -> None:
+    semaphore = kind(1)
+    semaphore.acquire()
+    log: list[Any] = []
+    semaphore.rawlink(lambda s: log.append(s.counter))
+    semaphore.release()
+    semaphore.acquire()
+    bridge.sleep(0)
+    bridge.sleep(0)
+    assert log == [] and semaphore.linkcount() == 1
+    semaphore.release()
+    bridge.sleep(0)
+    assert log == [1] and semaphore.linkcount() == 0
+
+
+def test_a_callback_that_takes_the_permit_leaves_the_others_waiting() -> None:
+    semaphore = Semaphore(0)
+    log: list[Any] = []
+    for name in "ab":
+        semaphore.rawlink(lambda s, name=name: log.append((name, s.acquire(False))))
+    for taken in ([("a", True)], [("a", True), ("b", True)]):
+        semaphore.release()
+        bridge.sleep(0)
+        bridge.sleep(0)
+        assert log == taken
+    assert semaphore.linkcount() == 0
+
+
+def test_callbacks_and_greenlets_in_line_are_served_with_nobody_in_between() -> None:
+    semaphore = Semaphore(0)
+    log: list[str] = []
+    semaphore.rawlink(lambda _s: log.append("first"))
+    waiter = bridge.spawn(lambda: log.append(f"waiter {semaphore.wait()}"))
+    bridge.sleep(0)
+    semaphore.rawlink(lambda _s: log.append("last"))
+    semaphore.release()
+    bridge.spawn(log.append, "other")
+    waiter.join()
+    bridge.sleep(0)
+    assert log == ["first", "waiter 1", "last", "other"]
+
+
+@pytest.mark.parametrize("make", [lambda: Semaphore(0), Event])
+def test_a_callback_that_unlinks_itself_takes_back_its_other_registration(make: Callable[[], Any]) -> None:
+    source = make()
+    log: list[int] = []
+
+    def once(it: Any) -> None:
+        log.append(1)
+        it.unlink(once)
+
+    source.rawlink(once)
+    source.rawlink(once)
+    source.set() if isinstance(source, Event) else source.release()
+    for _ in range(3):
+        bridge.sleep(0)
+    assert log == [1] and source.linkcount() == 0

@@ -236,8 +236,9 @@ class WaitLine(LineBase):
     def tell_next(self) -> None:
         """:meth:`tell`, when the head before was just served: it goes on before whatever else is ready."""
         if self and not (head := self[0]).woken:  # atomic
-            if type(head) is Wait:
-                head.wake_next()
+            wake_next = getattr(head, "wake_next", None)
+            if wake_next is not None:
+                wake_next()
             else:
                 head.wake()
 
