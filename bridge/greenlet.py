@@ -34,6 +34,7 @@ from ._core.engine import parks
 from ._core.errors import BlockingSwitchOutError
 from ._core.hub import get_hub, hub_local
 from ._core.loop import loop as Loop
+from ._core.seconds import as_seconds
 from ._core.waiting import Link, Wait
 from ._joining import joinall as joinall
 from ._killing import hub_of, is_exception, killall, no_exception, throw_soon
@@ -250,6 +251,8 @@ class Greenlet(greenlet, Generic[T]):
         """Start in ``seconds``."""
         if self._phase == NEW:
             loop = self.loop
+            if type(seconds) is not float and type(seconds) is not int:
+                seconds = as_seconds(seconds, "start_later({!r}): a number of seconds is needed")
             self._timer = loop.call_at(monotonic() + seconds, Greenlet._start_due, self)
             self._phase = LATER
             if _spawn_callbacks:

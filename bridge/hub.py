@@ -43,6 +43,7 @@ from ._core.errors import InvalidSwitchError
 from ._core.errors import LoopExit as LoopExit
 from ._core.forking import reinit
 from ._core.hub import Hub
+from ._core.seconds import as_seconds
 from ._core.waiter import Waiter
 from ._core.waiting import Wait
 from ._ident import IdentRegistry as IdentRegistry
@@ -135,7 +136,11 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
             del current  # the traceback refers to this frame: no cycle through it
             raise
     else:
-        timer = loop.call_at(monotonic() + seconds, loop.ready.append, current, ref)
+        try:
+            due = monotonic() + seconds
+        except TypeError:
+            due = monotonic() + as_seconds(seconds, "sleep({!r}): a number of seconds is needed")
+        timer = loop.call_at(due, loop.ready.append, current, ref)
         try:
             loop.park()
             if timer[2] is not None:

@@ -17,9 +17,10 @@ from greenlet import getcurrent
 from ._aio.asyncwait import AsyncWait
 from ._core.clock import monotonic
 from ._core.engine import parks
+from ._core.seconds import as_seconds
 from ._core.waiting import Wait, WaitLine
 from ._linkable import AbstractLinkable
-from .timeout import Timeout, as_seconds, wait_limited
+from .timeout import Timeout, wait_limited
 
 __all__ = ["BoundedSemaphore", "DummySemaphore", "RLock", "Semaphore"]
 
@@ -108,9 +109,11 @@ class Semaphore(AbstractLinkable):
                 finally:
                     timeout.cancel()
         elif timeout is not None:
+            if type(timeout) is not float and type(timeout) is not int:
+                timeout = as_seconds(timeout)
             if timeout < 0:
                 return False
-            deadline = monotonic() + as_seconds(timeout)
+            deadline = monotonic() + timeout
         wait = self._wait()
         line = self._line
         if line is None:

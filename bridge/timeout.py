@@ -20,6 +20,7 @@ from ._core.clock import monotonic
 from ._core.engine import Engine, parks, throw_into
 from ._core.engine import Timer as _HeapEntry
 from ._core.hub import get_hub, hub_local
+from ._core.seconds import as_seconds
 from ._core.waiting import Wait
 
 __all__ = ["Timeout", "with_timeout"]
@@ -205,18 +206,6 @@ class Timeout(BaseException):
         pending = " pending" if self.pending else ""
         exception = "" if self.exception is None else f" exception={self.exception!r}"
         return f"<{type(self).__name__} at {id(self):#x} seconds={self.seconds}{exception}{pending}>"
-
-
-def as_seconds(
-    value: Any, message: str = "timeout={!r}: a number of seconds, a Timeout or None is needed"
-) -> float:
-    """``value`` as a float, whatever counts as a number: Decimal, Fraction, numpy; else TypeError."""
-    try:
-        if isinstance(value, (str, bytes, bytearray)):  # which float() would read
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(message.format(value)) from None
 
 
 class _FakeTimerType:

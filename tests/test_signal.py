@@ -340,3 +340,9 @@ def test_the_module_mirrors_the_real_one() -> None:
     assert sorted(signal.__implements__) == signal.__all__
     for name in signal.__imports__:
         assert getattr(signal, name) is getattr(real_signal, name)
+
+
+def test_the_number_of_a_signal_is_an_integer() -> None:
+    for wrong in (1.5, "10", None):
+        with pytest.raises(TypeError):
+            bridge.signal_handler(wrong, str)  # type: ignore[arg-type]

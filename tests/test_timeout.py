@@ -585,6 +585,22 @@ def test_whatever_counts_as_a_number_limits_a_wait(kind: Any) -> None:
     assert Semaphore(0).wait(seconds) == 0
     with pytest.raises(bridge.Timeout):
         AsyncResult().get(timeout=seconds)
+    bridge.sleep(seconds)
+    assert bridge.spawn_later(seconds, str, 5).get() == "5"
+    log: list[int] = []
+    timer = bridge.get_hub().loop.timer(seconds)
+    timer.start(log.append, 1)
+    bridge.sleep(0.01)
+    assert log == [1]
+
+
+def test_what_is_no_number_of_seconds_is_refused_at_once() -> None:
+    for wrong in ("1", b"1", None, []):
+        for call in (bridge.get_hub().loop.timer, bridge.sleep, lambda s: bridge.spawn_later(s, str)):
+            with pytest.raises(TypeError):
+                call(wrong)
+    with pytest.raises(TypeError):
+        bridge.get_hub().loop.timer(1, "1")
 
 
 def test_the_end_of_a_with_statement_closes_the_timeout_by_its_method() -> None:

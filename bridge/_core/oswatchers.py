@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal as _signal
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from .children import ChildWatch
@@ -31,6 +32,7 @@ class signal(watcher):
     _shown = ("signum",)
 
     def __init__(self, loop: Loop, signum: int, ref: bool = True, priority: int | None = None) -> None:
+        signum = index(signum)
         if not 0 < signum < _signal.NSIG:
             raise ValueError(f"illegal signal number: {signum!r}")
         self.signum = signum

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .callbacks import Callback
 from .engine import Timer as _HeapEntry
 from .poller import READ, WRITE, Interest
+from .seconds import as_seconds
 
 if TYPE_CHECKING:
     from .loop import loop as Loop
@@ -321,6 +322,10 @@ class timer(watcher):
         ref: bool = True,
         priority: int | None = None,
     ) -> None:
+        if type(after) is not float and type(after) is not int:
+            after = as_seconds(after, "loop.timer(after={!r}): a number of seconds is needed")
+        if type(repeat) is not float and type(repeat) is not int:
+            repeat = as_seconds(repeat, "loop.timer(repeat={!r}): a number of seconds is needed")
         if repeat < 0.0:
             raise ValueError(f"repeat must be positive or zero: {repeat!r}")
         self._after = after
