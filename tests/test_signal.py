@@ -335,6 +335,39 @@ def test_what_a_signal_handler_raises_is_raised_in_the_main_greenlet(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("phase", ["before", "after"])
+def test_a_signal_handler_may_raise_in_the_middle_of_the_hubs_work(engine: str, phase: str) -> None:
+    """Whatever bytecode of the hub it meets: the hub goes on, and the error is the main greenlet's."""
+    loop = bridge.get_hub().loop
+    bridge.get_hub().exception_stream = io.StringIO()
+    before = real_signal.signal(real_signal.SIGALRM, _alarm)
+    hooks: list[Any] = getattr(loop, phase)
+    order: list[str] = []
+
+    def interrupt() -> None:
+        hooks.remove(interrupt)
+        real_signal.raise_signal(real_signal.SIGALRM)
+
+    hooks.append(interrupt)
+    sleeping = bridge.spawn(bridge.sleep, 0.02)
+    try:
+        if engine.endswith("owned"):
+            with pytest.raises(Alarm):
+                bridge.sleep(10)
+        else:
+            # the main greenlet runs the loop: what is raised there comes out of a callback of asyncio's
+            errors: list[Any] = []
+            loop.aio.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+            while not errors:
+                bridge.sleep(0.001)
+            assert [type(error) for error in errors] == [Alarm]
+    finally:
+        real_signal.signal(real_signal.SIGALRM, before)
+    assert sleeping.join(10) is None and sleeping.ready()
+    bridge.spawn(order.append, "ran").join(10)
+    assert order == ["ran"]
+
+
 def test_the_module_mirrors_the_real_one() -> None:
     assert signal.__implements__ == ["signal", "getsignal", "set_wakeup_fd"]
     assert sorted(signal.__implements__) == signal.__all__

@@ -507,8 +507,19 @@ class Engine(EngineBase):
         self.set_running(None)
         try:
             self.drain()
+        except Exception:
+            self.go_on_after_error()
         finally:
             self.set_running(self.aio)
+
+    def go_on_after_error(self) -> None:
+        """A drain was left in the middle by the current exception. Nothing in it raises: a signal handler has.
+
+        The hub takes the error, in another drain, which goes on from here.
+        """
+        self.call(self.handle_error, None, *sys.exc_info())
+        self.armed = True
+        self._schedule(self.entry, context=self._context)
 
     def run_owned(self) -> None:
         """Run the loop in the current greenlet until nothing is left to do or it is stopped."""

@@ -175,7 +175,18 @@ class Hub(greenlet):
     def _drain_adopted(self) -> None:
         loop: Any = self.loop
         if loop.entered is None:
-            loop.drain()
+            try:
+                loop.drain()
+            except GreenletExit:
+                raise
+            except Exception:
+                loop.go_on_after_error()
+            except BaseException as e:
+                # KeyboardInterrupt: for who runs the loop, which may run again
+                loop.armed = False
+                loop.arm()
+                self.parent.throw(e)  # type: ignore[union-attr]
+                return
             if loop.stopping:
                 self._closing = True
                 return
