@@ -513,7 +513,7 @@ class Engine(EngineBase):
             self.set_running(self.aio)
 
     def go_on_after_error(self) -> None:
-        """A drain was left in the middle by the current exception. Nothing in it raises: a signal handler has.
+        """A drain was left in the middle by the current exception, which a signal handler has raised.
 
         The hub takes the error, in another drain, which goes on from here.
         """
