@@ -566,6 +566,9 @@ static PyMethodDef engine_methods[] = {
     {"park", (PyCFunction)engine_park, METH_NOARGS, park_doc},
     {"run_ready", (PyCFunction)engine_run_ready, METH_NOARGS, run_ready_doc},
     {"call", (PyCFunction)(void (*)(void))engine_call, METH_FASTCALL, call_doc},
+    {"call_at", (PyCFunction)(void (*)(void))engine_call_at, METH_FASTCALL | METH_KEYWORDS, call_at_doc},
+    {"cancel", (PyCFunction)engine_cancel, METH_O, cancel_doc},
+    {"expire", (PyCFunction)engine_expire, METH_O, expire_doc},
     {"run_callback", (PyCFunction)(void (*)(void))engine_run_callback, METH_FASTCALL, run_callback_doc},
     {"probe", (PyCFunction)engine_probe, METH_NOARGS, probe_doc},
     {NULL, NULL, 0, NULL},
@@ -584,6 +587,7 @@ static PyMemberDef engine_members[] = {
     {"_context", T_OBJECT_EX, offsetof(Engine, context), 0, NULL},
     {"edges", T_OBJECT_EX, offsetof(Engine, edges), 0, NULL},
     {"turns", T_PYSSIZET, offsetof(Engine, turns), 0, NULL},
+    {"_cancelled", T_PYSSIZET, offsetof(Engine, cancelled), 0, NULL},
     {"refs", T_PYSSIZET, offsetof(Engine, refs), 0, NULL},
     {"armed", T_BOOL, offsetof(Engine, armed), 0, NULL},
     {"draining", T_BOOL, offsetof(Engine, draining), 0, NULL},
@@ -741,7 +745,7 @@ execute(PyObject *module)
         || intern(&name_pop, "pop") < 0 || intern(&name_bury, "_bury") < 0) {
         return -1;
     }
-    if (use_greenlet() < 0) {
+    if (use_greenlet() < 0 || prepare_timers() < 0) {
         return -1;
     }
     if (add_type(module, "EngineBase", &engine_spec, &engine_type) < 0

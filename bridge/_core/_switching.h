@@ -24,6 +24,8 @@ typedef struct {
     PyObject *edges;     /* where sockets are registered, or None */
     Py_ssize_t turns;    /* hand-overs that are left until somebody looks at the clock */
     Py_ssize_t refs;     /* reasons to go on */
+    Py_ssize_t cancelled; /* about how many timers in the heap were cancelled */
+    long long serial;    /* of the next timer */
     char armed;          /* an append to ready will be seen without further ado */
     char draining;
     char stopping;

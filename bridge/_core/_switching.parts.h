@@ -1,5 +1,5 @@
 /* What the parts of the module _switching have of one another: the files _switching.c, _switching.waits.c,
-   _switching.waiters.c, _switching.lines.c and _switching.hubs.c. */
+   _switching.waiters.c, _switching.timers.c, _switching.lines.c and _switching.hubs.c. */
 
 #ifndef BRIDGE_SWITCHING_PARTS_H
 #define BRIDGE_SWITCHING_PARTS_H
@@ -61,6 +61,14 @@ extern const char use_waiters_doc[];
 PyObject *use_waiters(PyObject *module, PyObject *object);
 /* Add the class to the module; 0, or -1 with an exception. */
 int add_waiters(PyObject *module);
+
+/* _switching.timers.c */
+extern const char call_at_doc[], cancel_doc[], expire_doc[];
+PyObject *engine_call_at(Engine *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *engine_cancel(Engine *self, PyObject *timer);
+PyObject *engine_expire(Engine *self, PyObject *arg);
+/* When the module is loaded; 0, or -1 with an exception. */
+int prepare_timers(void);
 
 /* _switching.lines.c; 0, or -1 with an exception. */
 /* Wake a Wait, or what has the same face. */

@@ -61,8 +61,7 @@ import threading
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
-from itertools import count
+from heapq import heapify, heappop
 from types import CodeType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,7 +69,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from .callbacks import Callback
 from .clock import monotonic
-from .switching import EngineBase, use_engines, use_running
+from .switching import EngineBase, Timer, use_engines, use_running
 from .threadcount import thread_count
 
 if TYPE_CHECKING:
@@ -88,11 +87,6 @@ LOOK = 0.00005
 #: Hand-overs between two looks at the clock.
 TURNS = 16
 
-#: A timer in the heap: [when (monotonic seconds), serial, function or None, argument, counts as a reason
-#: to go on]. A list, since heapq compares lists and tuples in C and the function has to be cleared.
-Timer = list[Any]
-
-_serial = count().__next__
 
 #: Not to be asked later: when threads are patched, the hub is none of those that `threading` knows.
 _main_thread_ident = threading.main_thread().ident
@@ -353,14 +347,10 @@ class Engine(EngineBase):
         if self.ready:  # see "Armed" above
             self.armed = True
             return True
-        heap = self.heap
-        while heap and heap[0][2] is None:
-            heappop(heap)
-            if self._cancelled:
-                self._cancelled -= 1
         timeout = -1.0
-        if heap:
-            timeout = heap[0][0] - monotonic()
+        when = self._earliest()
+        if when is not None:
+            timeout = when - monotonic()
             if timeout <= 0:
                 self.armed = True
                 return True
@@ -432,58 +422,27 @@ class Engine(EngineBase):
 
     # -- timers ---------------------------------------------------------------------------------
 
-    def call_at(self, when: float, fn: Callable[[Any], object], arg: Any, ref: bool = True) -> Timer:
-        """Have ``fn(arg)`` called at ``when`` (monotonic seconds). This thread only.
-
-        ``fn`` is called from the drain; it must not raise and must not switch: mostly it is
-        ``ready.append``.
-        """
-        timer: Timer = [when, _serial(), fn, arg, ref]
-        heappush(self.heap, timer)
-        if not self.armed:
-            self.arm()
-        return timer
-
-    def cancel(self, timer: Timer) -> bool:
-        """Cancel a timer; False if it has gone off or was cancelled before."""
-        if timer[2] is None:
-            return False
-        timer[2] = timer[3] = None
+    def _rebuild_heap(self) -> None:
+        """Take all those out that were cancelled."""
         heap = self.heap
-        if heap[-1] is timer:  # a leaf may go at once; that is the timeout around a quick operation
-            heap.pop()
-        else:
-            self._cancelled += 1
-            if self._cancelled > 64 and self._cancelled * 2 > len(heap):
-                heap[:] = [t for t in heap if t[2] is not None]
-                heapify(heap)
-                self._cancelled = 0
-        return True
+        heap[:] = [timer for timer in heap if timer[2] is not None]
+        heapify(heap)
+        self._cancelled = 0
 
-    def expire(self, now: float) -> None:
-        """Call what is due at ``now``."""
-        heap = self.heap
-        while heap and heap[0][0] <= now:
-            timer = heappop(heap)
-            fn = timer[2]
-            if fn is None:
-                if self._cancelled:
-                    self._cancelled -= 1
-            else:
-                arg = timer[3]
-                timer[2] = timer[3] = None
-                fn(arg)
-
-    def _set_alarm(self) -> None:
-        """Have the loop wake us for the earliest timer. One that stands earlier is left to ring in vain."""
+    def _earliest(self) -> float | None:
+        """When the next timer goes off, None if there is none."""
         heap = self.heap
         while heap and heap[0][2] is None:
             heappop(heap)
             if self._cancelled:
                 self._cancelled -= 1
-        if not heap:
+        return heap[0][0] if heap else None
+
+    def _set_alarm(self) -> None:
+        """Have the loop wake us for the earliest timer. One that stands earlier is left to ring in vain."""
+        when = self._earliest()
+        if when is None:
             return
-        when = heap[0][0]
         if self._alarm is not None:
             if self._alarm_at <= when:
                 return

@@ -14,6 +14,8 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from greenlet import greenlet
@@ -25,9 +27,15 @@ if TYPE_CHECKING:
     from .hub import Hub
 
 __all__ = [
-    "CallbackBase", "EngineBase", "HubLocal", "LineBase", "WaitBase", "WaiterBase",
+    "CallbackBase", "EngineBase", "HubLocal", "LineBase", "Timer", "WaitBase", "WaiterBase",
     "use_engines", "use_hubs", "use_running", "use_waiters", "use_waits",
 ]  # fmt: skip
+
+#: A timer in the heap: [when (monotonic seconds), serial, function or None, argument, counts as a reason
+#: to go on]. A list, since heapq compares lists and tuples in C and the function has to be cleared.
+Timer = list[Any]
+
+_serial = count().__next__
 
 #: What switch() gives when nothing was passed: the one empty tuple.
 _NOTHING: tuple[()] = ()
@@ -315,12 +323,16 @@ class EngineBase:
     #: the loop is ours to run, see :mod:`.hub`
     owned: bool
     draining: bool
+    heap: list[Timer]
+    #: about how many in the heap were cancelled
+    _cancelled: int
 
     if TYPE_CHECKING:
 
         def arm(self) -> None: ...
         def handle_error(self, context: object, type: Any, value: Any, tb: Any) -> None: ...
         def _drop_stale(self, g: Any) -> None: ...
+        def _rebuild_heap(self) -> None: ...
 
     def park(self) -> Any:
         """Give the thread to others until somebody switches back; the heart of every wait.
@@ -414,6 +426,46 @@ class EngineBase:
         if running is None and not self.owned and not self.draining:
             return self  # not a loop, but not None
         return running
+
+    def call_at(self, when: float, fn: Callable[[Any], object], arg: Any, ref: bool = True) -> Timer:
+        """Have ``fn(arg)`` called at ``when`` (monotonic seconds). This thread only.
+
+        ``fn`` is called from the drain; it must not raise and must not switch: mostly it is
+        ``ready.append``.
+        """
+        timer: Timer = [when, _serial(), fn, arg, ref]
+        heappush(self.heap, timer)
+        if not self.armed:
+            self.arm()
+        return timer
+
+    def cancel(self, timer: Timer, /) -> bool:
+        """Cancel a timer; False if it has gone off or was cancelled before."""
+        if timer[2] is None:
+            return False
+        timer[2] = timer[3] = None
+        heap = self.heap
+        if heap and heap[-1] is timer:  # a leaf may go at once; that is the timeout around a quick operation
+            heap.pop()
+        else:
+            self._cancelled += 1
+            if self._cancelled > 64 and self._cancelled * 2 > len(heap):
+                self._rebuild_heap()
+        return True
+
+    def expire(self, now: float, /) -> None:
+        """Call what is due at ``now``."""
+        heap = self.heap
+        while heap and heap[0][0] <= now:
+            timer = heappop(heap)
+            fn = timer[2]
+            if fn is None:
+                if self._cancelled:
+                    self._cancelled -= 1
+            else:
+                arg = timer[3]
+                timer[2] = timer[3] = None
+                fn(arg)
 
     def call(self, callback: Callable[..., Any], /, *args: Any) -> Callback:
         """Have the hub call ``callback(*args)`` after what is ready now. This thread only."""
