@@ -1,5 +1,5 @@
-/* What the parts of the module _driving have of one another: the files _driving.c, _driving.calls.c and
-   _driving.portals.c. */
+/* What the parts of the module _driving have of one another: the files _driving.c, _driving.entering.c,
+   _driving.calls.c and _driving.portals.c. */
 
 #ifndef BRIDGE_DRIVING_PARTS_H
 #define BRIDGE_DRIVING_PARTS_H
@@ -64,6 +64,35 @@ int is_new(int needed);
 extern SwitchingAPI *api;
 extern PyObject *empty, *get_current_task, *current_tasks; /* current_tasks may be NULL */
 extern PyObject *name_parent, *name_get_loop, *name_done;
+/* What who switches back passes if the loop is shown, as a tuple too; what is called with the error of a greenlet. */
+extern PyObject *shown, *shown_args, *failed;
+
+/* Whether all is there that we use of an engine. */
+int is_whole(PyObject *object);
+/* Show the loop to asyncio, or hide it; 0, or -1 with an exception. */
+int show(PyObject *aio);
+#define hide() show(Py_None)
+/* The same with an exception set, which stays; errors of our own come instead. */
+void show_or_hide(PyObject *aio);
+/* asyncio's functions of these names; 0, or -1 with an exception. */
+int enter_task(PyObject *aio, PyObject *task);
+int leave_task(PyObject *aio, PyObject *task);
+/* leave_task() with an exception set. */
+void leave_task_failing(PyObject *aio, PyObject *task);
+/* greenlet.switch, bound. */
+PyObject *switch_of(PyObject *g);
+
+/* _driving.entering.c */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *wait;
+    PyObject *future;
+    Py_ssize_t stale;
+} Wakeup;
+
+extern PyTypeObject *wakeup_type;
+PyObject *new_wakeup(PyObject *wait);
 
 /* In a step of task (None: there is none): start g. */
 PyObject *begin(Engine *engine, PyObject *aio, PyObject *task, PyObject *g, PyObject *args, PyObject *kwargs);
@@ -75,6 +104,7 @@ int intern_names(const struct name *names, size_t n);
 int add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept);
 
 /* The other parts: add what they have to the module; 0, or -1 with an exception. */
+int add_entering(PyObject *module);
 int add_calls(PyObject *module);
 int add_portals(PyObject *module);
 
