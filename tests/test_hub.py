@@ -145,6 +145,16 @@ def test_an_error_in_a_raw_greenlet_is_printed_and_the_hub_goes_on(printed: Any)
     assert g.dead and "ValueError: raw" in printed.getvalue()
 
 
+def test_a_callback_that_raises_greenlet_exit_does_not_end_the_hub(printed: Any) -> None:
+    hub = get_hub()
+    hub.loop.run_callback(fail, bridge.GreenletExit())
+    timer = hub.loop.timer(0.001)
+    timer.start(fail, bridge.GreenletExit())
+    bridge.sleep(0.005)
+    assert not hub.dead and not timer.active
+    assert printed.getvalue() == ""
+
+
 def test_greenlet_exit_and_what_not_error_says_is_not_printed(
     printed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

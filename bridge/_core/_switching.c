@@ -315,13 +315,11 @@ engine_park(Engine *self, PyObject *ignored)
     return arrived(came);
 }
 
-/* Hand the current exception to handle_error(), as an except clause would; 0, or -1: it is to go on. */
+/* Hand the current exception to handle_error(), as an except clause would; 0, or -1: it, or what that raises, is to go
+   on. */
 static int
 handle_error(PyObject *self, PyObject *context)
 {
-    if (PyErr_ExceptionMatches(greenlet_exit)) {
-        return -1; /* the hub is to end */
-    }
     PyObject *type, *value, *tb, *before_type, *before_value, *before_tb;
     PyErr_Fetch(&type, &value, &tb);
     PyErr_NormalizeException(&type, &value, &tb);
@@ -447,7 +445,9 @@ engine_run_ready(Engine *self, PyObject *ignored)
             Py_DECREF(result);
         }
         else {
-            failed = handle_error((PyObject *)self, last == NULL ? Py_None : last) < 0;
+            /* GreenletExit: the hub is to end */
+            failed = PyErr_ExceptionMatches(greenlet_exit)
+                     || handle_error((PyObject *)self, last == NULL ? Py_None : last) < 0;
         }
         Py_XDECREF(last);
         if (failed || (self->interrupted && run_handlers(self) < 0)) {

@@ -397,9 +397,8 @@ class EngineBase:
                         item.callback = None
                         try:
                             callback(*item.args)
-                        except _greenlet_exit:
-                            raise
                         except BaseException:
+                            # GreenletExit is the callback's own; the hub's end (HubDestroyed) comes out again
                             self.handle_error(item, *sys.exc_info())
                     item.args = None
                     continue
