@@ -14,6 +14,7 @@ import pytest
 
 import bridge
 from bridge._aio.portal import Portal
+from bridge._core.waiting import Wait
 from bridge.event import Event
 from bridge.exceptions import BlockingSwitchOutError
 from bridge.lock import RLock
@@ -536,5 +537,22 @@ async def test_what_is_awaited_in_a_portal_and_returns_although_interrupted_hide
         with pytest.raises(bridge.Timeout), bridge.Timeout(0.001):
             bridge.await_(stubborn())
         await asyncio.sleep(0)
+
+    await main()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("limit", [None, 10])
+async def test_a_wake_up_before_the_wait_does_not_end_the_next_one(limit: float | None) -> None:
+    """As of a name that a resolver has found at once."""
+
+    @bridge.portal
+    async def main() -> None:
+        wait = Wait()
+        wait.wake()
+        assert wait.block(limit)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                Wait().block(limit)
 
     await main()

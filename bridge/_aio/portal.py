@@ -71,7 +71,7 @@ class Portal(PortalBase, Coroutine[Any, Any, T], Generic[T]):
         self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
         self._future: asyncio.Future[None] | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._awake = False
+        self.awake = False
         #: what task.cancelling() was before we cancelled the task to interrupt it; -1: we have not
         self._cancelling = -1
         self._depth = 0
@@ -238,7 +238,7 @@ class Portal(PortalBase, Coroutine[Any, Any, T], Generic[T]):
     def park(self) -> Any:
         """Suspend the task until :meth:`append`; raises what is thrown into it meanwhile."""
         try:
-            if self._awake:
+            if self.awake:
                 self._yield(None)  # as asyncio.sleep(0) does: the task goes on after the others
             else:
                 future = self._future = self.aio.create_future()
@@ -246,7 +246,7 @@ class Portal(PortalBase, Coroutine[Any, Any, T], Generic[T]):
                 self._yield(future)
         finally:
             self._future = None
-            self._awake = False
+            self.awake = False
         return ()
 
     to_runner = park
@@ -264,7 +264,7 @@ class Portal(PortalBase, Coroutine[Any, Any, T], Generic[T]):
             self.aio.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        self._awake = True
+        self.awake = True
         future = self._future
         if future is not None and not future.done() and not self.aio.is_closed():
             future.set_result(None)

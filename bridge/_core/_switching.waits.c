@@ -5,7 +5,7 @@
 
 PyTypeObject *wait_type, *wait_class;
 static PyObject *hub_local, *get_hub, *blocking_place;
-static PyObject *name_probe, *name_timeout, *name_park, *name_block_for, *name_invalid;
+static PyObject *name_probe, *name_timeout, *name_park, *name_block_for, *name_invalid, *name_awake;
 
 PyObject *
 get_hub_here(void)
@@ -185,6 +185,20 @@ block_for(Wait *self, PyObject *timeout)
     return woken;
 }
 
+/* As the twin has it; -1 with an exception. */
+static int
+came_too_early(Wait *self)
+{
+    if (!self->woken || self->queued) {
+        return 0;
+    }
+    if (self->engine == NULL || PyObject_TypeCheck(self->engine, engine_type)) {
+        return 1;
+    }
+    PyObject *awake = PyObject_GetAttr(self->engine, name_awake);
+    return done_with(awake) < 0 ? -1 : awake != Py_True;
+}
+
 PyDoc_STRVAR(block_doc,
 "block($self, /, timeout=None)\n--\n\n"
 "Let others run until :meth:`wake`; True if woken, False after ``timeout`` seconds.\n\n"
@@ -203,8 +217,9 @@ wait_block(Wait *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwname
             return NULL;
         }
     }
-    if (self->woken && !self->queued) {
-        Py_RETURN_TRUE; /* it came too early, see the twin */
+    int early = came_too_early(self);
+    if (early) {
+        return early < 0 ? NULL : Py_NewRef(Py_True);
     }
     if (n > 0 && args[0] != Py_None) {
         return block_for(self, args[0]);
@@ -394,7 +409,8 @@ int
 add_waits(PyObject *module)
 {
     if (intern(&name_probe, "probe") < 0 || intern(&name_timeout, "timeout") < 0 || intern(&name_park, "park") < 0
-        || intern(&name_block_for, "_block_for") < 0 || intern(&name_invalid, "_invalid") < 0) {
+        || intern(&name_block_for, "_block_for") < 0 || intern(&name_invalid, "_invalid") < 0
+        || intern(&name_awake, "awake") < 0) {
         return -1;
     }
     if (add_type(module, "WaitBase", &wait_spec, &wait_type) < 0) {

@@ -202,12 +202,12 @@ class WaitBase:
         An exception thrown into the greenlet comes out of here; the wait is over then, and a wake-up
         that was on its way is void. The caller withdraws from where it was registered.
         """
-        if timeout is not None:
-            return self._block_for(timeout)
-        if self.woken and not self.queued:
+        if self.woken and not self.queued and not self.engine.awake:
             # It came too early, when the greenlet waited for something else since this wait was registered:
             # in the handler of a signal, say, or in a destructor. Nobody will come again.
             return True
+        if timeout is not None:
+            return self._block_for(timeout)
         try:
             self.engine.park()
             if self.woken:
@@ -323,6 +323,8 @@ class EngineBase:
     #: the loop is ours to run, see :mod:`.hub`
     owned: bool
     draining: bool
+    #: a portal's: a wake-up has come since it parked last, or is on its way
+    awake: bool = False
     heap: list[Timer]
     #: about how many in the heap were cancelled
     _cancelled: int

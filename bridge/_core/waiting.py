@@ -88,8 +88,6 @@ class Wait(WaitBase, Link):
 
     @parks
     def _block_for(self, timeout: float) -> bool:
-        if self.woken and not self.queued:
-            return True  # see block()
         engine = self.engine
         if timeout > 0:
             timer = engine.call_at(monotonic() + timeout, Wait._expire, self)
