@@ -45,7 +45,7 @@ def format_waits() -> list[str]:
     for obj in gc.get_objects():
         kind = type(obj)
         if issubclass(kind, Hub):
-            if obj.loop is not None and not obj.loop.is_closed():
+            if obj.loop is not None and obj.loop.has_aio and not obj.loop.is_closed():
                 for task in asyncio.all_tasks(obj.loop.aio):
                     if not isinstance(task, GreenletTask):
                         nodes[id(task)] = task

@@ -69,11 +69,6 @@ if hasattr(_os, "set_blocking"):
         Blocks the greenlet until there is something to read. OSError as from ``os.read``; EBADF also if
         :func:`close` is called for *fd* meanwhile.
         """
-        try:
-            return _read(fd, n)
-        except OSError as e:
-            if e.errno not in ignored_errors:
-                raise
         return _when_ready(_read, fd, n, 1)
 
     def nb_write(fd: int, buf: Any) -> int:
@@ -82,28 +77,26 @@ if hasattr(_os, "set_blocking"):
         Blocks the greenlet until something can be written. OSError as from ``os.write``; EBADF also if
         :func:`close` is called for *fd* meanwhile.
         """
-        try:
-            return _write(fd, buf)
-        except OSError as e:
-            if e.errno not in ignored_errors:
-                raise
         return _when_ready(_write, fd, buf, 2)
 
 
 def _when_ready(function: Callable[[int, Any], T], fd: int, argument: Any, event: int) -> T:
-    """Wait and call *function*, again and again until it need not wait any more."""
-    hub = get_hub()
-    watcher = hub.loop.io(fd, event)
+    """Call *function* again and again until it need not wait any more."""
+    hub = watcher = None
     try:
         while True:
-            wait_for(hub, watcher)
             try:
                 return function(fd, argument)
             except OSError as e:
                 if e.errno not in ignored_errors:
                     raise
+            if watcher is None:
+                hub = get_hub()
+                watcher = hub.loop.io(fd, event)
+            wait_for(hub, watcher)
     finally:
-        watcher.close()
+        if watcher is not None:
+            watcher.close()
 
 
 def tp_read(fd: int, n: int) -> bytes:

@@ -245,18 +245,13 @@ def wait_limited(wait: Wait, timeout: Any) -> bool:
         return wait.block(None)
     if not isinstance(timeout, Timeout):
         return wait.block(as_seconds(timeout))
-    with_start = not timeout.pending
-    if with_start:
-        timeout.start()
     try:
-        return wait.block(None)
+        with counting(timeout):
+            return wait.block(None)
     except BaseException as e:
         if e is timeout:
             return False
         raise
-    finally:
-        if with_start:
-            timeout.cancel()
 
 
 @contextmanager

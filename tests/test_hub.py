@@ -558,6 +558,27 @@ def test_a_hub_that_never_runs_opens_no_files() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_to_look_at_a_hub_that_never_runs_does_not_make_its_loop() -> None:
+    hub = bridge.hub.Hub(None, None)
+    hub.loop._factory = asyncio.SelectorEventLoop  # a class, as those of the configuration
+    assert bridge.util.format_run_info()
+    assert "asyncio" in repr(hub)
+    hub.loop.wake_from_signal(list)
+    assert not hub.loop.has_aio
+    hub.loop.destroy()
+
+
+@pytest.mark.engines("none")
+def test_a_waiter_made_in_a_coroutine_is_of_the_loop_that_runs() -> None:
+    before = get_hub()
+
+    async def main() -> tuple[Hub, Hub]:
+        return Waiter().hub, get_hub()
+
+    made_with, running = asyncio.run(main())
+    assert made_with is running is not before
+
+
 def test_threads_that_ask_for_its_loop_at_once_get_the_same() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

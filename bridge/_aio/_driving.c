@@ -807,21 +807,6 @@ intern_names(const struct name *names, size_t n)
     return 0;
 }
 
-int
-add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept)
-{
-    PyObject *type = PyType_FromSpec(spec);
-    if (type == NULL) {
-        return -1;
-    }
-    int failing = PyModule_AddObjectRef(module, name, type);
-    if (kept != NULL && !failing) {
-        Py_XSETREF(*kept, (PyTypeObject *)Py_NewRef(type));
-    }
-    Py_DECREF(type);
-    return failing;
-}
-
 static int
 execute(PyObject *module)
 {

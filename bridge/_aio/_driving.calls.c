@@ -46,15 +46,7 @@ blocked_clear(Blocked *self)
     return 0;
 }
 
-static void
-blocked_dealloc(Blocked *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    blocked_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
+DEALLOC(blocked, Blocked)
 
 static PyMemberDef blocked_members[] = {
     {"call", T_OBJECT_EX, offsetof(Blocked, call), READONLY, "the greenlet whose end is to be awaited"},

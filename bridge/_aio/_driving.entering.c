@@ -274,15 +274,7 @@ wakeup_clear(Wakeup *self)
     return 0;
 }
 
-static void
-wakeup_dealloc(Wakeup *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    wakeup_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
+DEALLOC(wakeup, Wakeup)
 
 static PyMemberDef wakeup_members[] = {
     {"wait", T_OBJECT_EX, offsetof(Wakeup, wait), READONLY, "the wait that it ends"},

@@ -101,7 +101,6 @@ Engine *engine_here(PyObject **hub);
 
 void keep(PyObject **where, PyObject *object);
 int intern_names(const struct name *names, size_t n);
-int add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept);
 
 /* The other parts: add what they have to the module; 0, or -1 with an exception. */
 int add_entering(PyObject *module);

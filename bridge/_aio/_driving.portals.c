@@ -230,15 +230,7 @@ portal_clear(Portal *self)
     return 0;
 }
 
-static void
-portal_dealloc(Portal *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    portal_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
+DEALLOC(portal, Portal)
 
 static PyMethodDef portal_methods[] = {
     {"send", portal_send, METH_O, portal_send_doc},

@@ -80,4 +80,31 @@ find_slot(PyTypeObject *type, const char *name, int kind, Py_ssize_t *offset)
     return found ? 0 : -1;
 }
 
+/* Make a type and add it to the module; `kept`, if it is not NULL, gets a reference. 0, or -1 with an exception. */
+static inline int
+add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept)
+{
+    PyObject *type = PyType_FromSpec(spec);
+    if (type == NULL) {
+        return -1;
+    }
+    int failed = PyModule_AddObjectRef(module, name, type);
+    if (kept != NULL && !failed) {
+        Py_XSETREF(*kept, (PyTypeObject *)Py_NewRef(type));
+    }
+    Py_DECREF(type);
+    return failed;
+}
+
+/* How objects of a type that the collector knows are freed, if there is nothing to it but clearing them. */
+#define DEALLOC(name, type)                      \
+    static void name##_dealloc(type *self)       \
+    {                                            \
+        PyTypeObject *cls = Py_TYPE(self);       \
+        PyObject_GC_UnTrack(self);               \
+        name##_clear(self);                      \
+        cls->tp_free(self);                      \
+        Py_DECREF(cls);                          \
+    }
+
 #endif

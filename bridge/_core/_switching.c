@@ -658,21 +658,6 @@ static PyMethodDef module_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-int
-add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept)
-{
-    PyObject *type = PyType_FromSpec(spec);
-    if (type == NULL) {
-        return -1;
-    }
-    int failed = PyModule_AddObjectRef(module, name, type);
-    if (kept != NULL && !failed) {
-        *kept = (PyTypeObject *)Py_NewRef(type);
-    }
-    Py_DECREF(type);
-    return failed;
-}
-
 /* The places in the table are those of greenlet.h, which is not needed for building that way. */
 static int
 use_greenlet(void)

@@ -7,16 +7,6 @@
 #include "_compiled.h"
 #include "_switching.h"
 
-#define DEALLOC(name, type)                      \
-    static void name##_dealloc(type *self)       \
-    {                                            \
-        PyTypeObject *cls = Py_TYPE(self);       \
-        PyObject_GC_UnTrack(self);               \
-        name##_clear(self);                      \
-        cls->tp_free(self);                      \
-        Py_DECREF(cls);                          \
-    }
-
 #define FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC)
 
 /* The quick half of bridge._core.callbacks.Callback. */
@@ -41,18 +31,15 @@ int doze_for(Engine *self, PyObject *wait, double limit);
 /* Let the hub run before anybody else; somebody must be ready who switches back. */
 PyObject *engine_yield(Engine *self);
 PyObject *engine_probe(Engine *self, PyObject *ignored);
-/* Make a type and add it to the module; `kept`, if it is not NULL, gets a reference. 0, or -1 with an exception. */
-int add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject **kept);
 
 /* _switching.waits.c */
 extern PyTypeObject *wait_type, *wait_class;
+extern PyObject *get_hub; /* the function in Python */
 extern const char use_waits_doc[];
 PyObject *wait_wake(Wait *self, PyObject *ignored);
 /* Nobody is to be switched to for this wait any more. */
 void over_wait(Wait *self);
 PyObject *use_waits(PyObject *module, PyObject *args);
-/* The hub of this thread, made if there is none; a new reference. */
-PyObject *get_hub_here(void);
 /* Add the classes to the module; 0, or -1 with an exception. */
 int add_waits(PyObject *module);
 

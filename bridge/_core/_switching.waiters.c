@@ -22,11 +22,11 @@ waiter_init(Waiter *self, PyObject *args, PyObject *kwargs)
         && !PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Waiter", names, &hub)) {
         return -1;
     }
-    if (unset == NULL) {
+    if (unset == NULL || get_hub == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "bridge._core.waiter has not been imported");
         return -1;
     }
-    hub = hub == Py_None ? get_hub_here() : Py_NewRef(hub);
+    hub = hub == Py_None ? PyObject_CallNoArgs(get_hub) : Py_NewRef(hub); /* it adopts the loop that runs */
     if (hub == NULL) {
         return -1;
     }

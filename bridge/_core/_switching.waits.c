@@ -4,19 +4,9 @@
 #include "_switching.parts.h"
 
 PyTypeObject *wait_type, *wait_class;
-static PyObject *hub_local, *get_hub, *blocking_place;
+PyObject *get_hub;
+static PyObject *hub_local, *blocking_place;
 static PyObject *name_probe, *name_timeout, *name_park, *name_block_for, *name_invalid, *name_awake;
-
-PyObject *
-get_hub_here(void)
-{
-    PyObject *hub = hub_here(hub_local);
-    if (hub == Py_None) {
-        Py_DECREF(hub);
-        hub = PyObject_CallNoArgs(get_hub);
-    }
-    return hub;
-}
 
 static int
 wait_init(Wait *self, PyObject *args, PyObject *kwargs)
@@ -26,9 +16,16 @@ wait_init(Wait *self, PyObject *args, PyObject *kwargs)
         return -1;
     }
     PyObject *place = NULL;
-    PyObject *hub = get_hub_here();
+    PyObject *hub = hub_here(hub_local);
     if (hub == NULL) {
         return -1;
+    }
+    if (hub == Py_None) {
+        Py_DECREF(hub);
+        hub = PyObject_CallNoArgs(get_hub);
+        if (hub == NULL) {
+            return -1;
+        }
     }
     PyObject *current = greenlet_current();
     if (current == NULL) {

@@ -87,7 +87,6 @@ LOOK = 0.00005
 #: Hand-overs between two looks at the clock.
 TURNS = 16
 
-
 #: Not to be asked later: when threads are patched, the hub is none of those that `threading` knows.
 _main_thread_ident = threading.main_thread().ident
 
@@ -210,9 +209,8 @@ class Engine(EngineBase):
         if aio is not None:
             self._use(aio)
 
-    # -- the ready queue ------------------------------------------------------------------------
-
     def _use(self, aio: asyncio.AbstractEventLoop) -> None:
+        """``aio`` is the loop from now on."""
         self.aio = aio
         self._schedule = self._scheduler()
         self.has_aio = True
@@ -220,6 +218,8 @@ class Engine(EngineBase):
     def is_closed(self) -> bool:
         """True if the asyncio loop was closed: nothing will ever happen here. From any thread."""
         return self.has_aio and self.aio.is_closed()
+
+    # -- the ready queue ------------------------------------------------------------------------
 
     def arm(self) -> None:
         """Make sure that a drain comes. To be called from any thread, when ``armed`` was seen to be false."""

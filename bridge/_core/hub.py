@@ -563,14 +563,9 @@ class Hub(greenlet):
             self.loop = None  # type: ignore[assignment]
             return
         loop = self.loop
-        if self.periodic_monitoring_thread is not None:
-            self.periodic_monitoring_thread.kill()
-            self.periodic_monitoring_thread = None
         if destroy_loop is None:
             destroy_loop = not loop.default
-        if self._resolver is not None:
-            self._resolver.close()
-            self._resolver = None
+        self._end_services()
         if self._threadpool is not None:
             self._threadpool.kill()
             self._threadpool = None
@@ -585,6 +580,15 @@ class Hub(greenlet):
             of_thread.next_loop = loop
         self.loop = None  # type: ignore[assignment]
 
+    def _end_services(self) -> None:
+        """End what is the hub's own, but for its thread pool."""
+        if self.periodic_monitoring_thread is not None:
+            self.periodic_monitoring_thread.kill()
+            self.periodic_monitoring_thread = None
+        if self._resolver is not None:
+            self._resolver.close()
+            self._resolver = None
+
     def _retire(self) -> None:
         """The adopted loop was closed by who ran it: free what is the hub's. In its thread; does not block.
 
@@ -594,12 +598,7 @@ class Hub(greenlet):
         loop = self.loop
         if self._heir is not None or loop.destroyed or loop.draining or getcurrent() is self:
             return
-        if self.periodic_monitoring_thread is not None:
-            self.periodic_monitoring_thread.kill()
-            self.periodic_monitoring_thread = None
-        if self._resolver is not None:
-            self._resolver.close()
-            self._resolver = None
+        self._end_services()
         # its threads end when they have nothing left to do; to wait for that, as kill() does, would block
         dismiss = getattr(self._threadpool, "_dismiss", None)
         self._threadpool = None

@@ -89,6 +89,9 @@ class loop(Engine):
         with _making:
             if not self.has_aio:
                 aio = self._factory()
+                if self.has_aio:  # a signal handler in the middle of that was quicker
+                    aio.close()
+                    return self.aio
                 keep_time(aio)
                 if not self._remembered:
                     self._forgotten = weakref.finalize(self, _close_forgotten, aio, os.getpid())
@@ -141,7 +144,8 @@ class loop(Engine):
         """Have ``func`` called in the hub; may be called from a signal handler."""
         if not self.destroyed and not self.is_closed():
             self.ready.append(Callback(func, ()))
-            self.aio.call_soon_threadsafe(self._arm_again)
+            if self.has_aio:  # else it has not run, and drains first thing when it does
+                self.aio.call_soon_threadsafe(self._arm_again)
 
     # -- life
 

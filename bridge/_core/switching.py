@@ -234,7 +234,7 @@ class WaiterBase:
     _exception: Any
 
     def __init__(self, hub: Hub | None = None) -> None:
-        self.hub: Any = hub if hub is not None else _hub_local.hub or _get_hub()
+        self.hub: Any = hub if hub is not None else _get_hub()
         self.greenlet = None
         self.value: Any = None
         self._exception = _unset

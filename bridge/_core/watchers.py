@@ -330,11 +330,7 @@ class timer(watcher):
             raise ValueError(f"repeat must be positive or zero: {repeat!r}")
         self._after = after
         self._repeat = repeat
-        # as watcher.__init__() does
-        self.loop = loop
-        self._ref = bool(ref)
-        if priority is not None:
-            self.priority = priority
+        super().__init__(loop, ref, priority)
 
     @property
     def at(self) -> float:
@@ -354,7 +350,7 @@ class timer(watcher):
         self._args = args
         if not self._active:
             self._active = True
-            self._entry = loop.call_at(loop.now() + self._after, timer._due, self, self._ref)
+            self._set(self._after)
 
     def _set(self, after: float) -> None:
         loop = self.loop
