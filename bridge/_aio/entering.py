@@ -24,6 +24,7 @@ middle of a coroutine leaves it as it is. It may do so if ``engine.entered`` is 
 from __future__ import annotations
 
 import asyncio
+import sys
 from asyncio import _enter_task, _leave_task
 from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any
@@ -179,7 +180,8 @@ def begin(engine: Any, aio: Any, task: Any, g: greenlet, args: Any, kwargs: Any)
 if not TYPE_CHECKING and (_compiled := accelerator("_driving", __package__)) is not None:
     Wakeup = _compiled.Wakeup
     begin = _compiled.begin
-    _tasks = getattr(asyncio.tasks, "_current_tasks", None)
+    # since 3.14 that dictionary belongs to asyncio's twin in Python alone: a thread knows its current task
+    _tasks = getattr(asyncio.tasks, "_current_tasks", None) if sys.version_info < (3, 14) else None
     if type(_tasks) is not dict or type(_enter_task) is not BuiltinFunctionType:
         _tasks = None  # what the current task is, is kept in another way
     _compiled.use_loops(
