@@ -48,7 +48,8 @@ class Program:
     def __init__(self, loop: str, name: str, *arguments: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
-            env={**os.environ, "BRIDGE_LOOP": loop},
+            # its lines are to come at once, as on a terminal
+            env={**os.environ, "BRIDGE_LOOP": loop, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
