@@ -26,6 +26,7 @@ import errno
 import io
 import os
 import stat
+import warnings
 from typing import IO, TYPE_CHECKING, Any
 
 from ._core.current import hub_local
@@ -272,6 +273,13 @@ class Mode:
             for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
                 if value is not None:
                     raise ValueError(f"binary mode doesn't take an {name} argument")
+            if buffering == 1:
+                warnings.warn(
+                    "line buffering (buffering=1) isn't supported in binary mode, "
+                    "the default buffer size will be used",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
         self.kind = kind.pop()
         self.updating = "+" in letters
         #: as FileIO takes it

@@ -156,6 +156,12 @@ def test_wrong_parameters_are_refused(
 
 
 @ALL
+def test_line_buffering_of_binary_files_is_warned_of_as_by_open(kind: Any, path: Path) -> None:
+    with pytest.warns(RuntimeWarning, match="line buffering"):
+        kind(path, "rb", 1).close()
+
+
+@ALL
 def test_what_cannot_be_opened_raises_what_open_raises(kind: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         kind(tmp_path / "nothing")

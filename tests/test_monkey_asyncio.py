@@ -498,6 +498,50 @@ def test_views_are_what_was_there_before(run_fresh: Run) -> None:
     """)
 
 
+def test_what_others_put_in_the_place_of_names_is_seen_by_asyncio(run_fresh: Run) -> None:
+    """Mocks of tests, for instance; but for classes that are made of ours."""
+    run_fresh("""
+        from bridge import monkey
+        monkey.patch_all()
+        import asyncio, socket, ssl, subprocess
+        from unittest import mock
+        class Mine(subprocess.Popen):
+            pass
+        async def main():
+            loop = asyncio.get_running_loop()
+            with mock.patch("socket.getnameinfo", return_value=("host", "service")) as fake:
+                assert await loop.getnameinfo(("::1", 1)) == ("host", "service")
+            assert fake.call_count == 1
+            with mock.patch("ssl.create_default_context", side_effect=ZeroDivisionError):
+                try:
+                    await asyncio.open_connection(sock=a, ssl=True, server_hostname="x")
+                except ZeroDivisionError:
+                    pass
+                else:
+                    raise AssertionError
+            with mock.patch("subprocess.Popen", side_effect=ZeroDivisionError):
+                try:
+                    await asyncio.create_subprocess_exec("true")
+                except ZeroDivisionError:
+                    pass
+                else:
+                    raise AssertionError
+            with mock.patch("subprocess.Popen", Mine):
+                process = await asyncio.create_subprocess_exec("true")
+                assert await process.wait() == 0
+            with mock.patch("asyncio.base_events.socket.getnameinfo", return_value=("other", "")):
+                assert await loop.getnameinfo(("::1", 1)) == ("other", "")
+                assert socket.getnameinfo is not asyncio.base_events.socket.getnameinfo
+            assert asyncio.base_events.socket.getnameinfo is real
+        real = asyncio.base_events.socket.getnameinfo
+        a, b = asyncio.base_events.socket.socketpair()
+        a.setblocking(False)
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(main())
+        a.close(), b.close()
+    """)
+
+
 def test_originals_of_contexts_can_be_set(run_fresh: Run) -> None:
     """They look for themselves by a name that is replaced: RecursionError, with gevent."""
     run_fresh("""

@@ -778,6 +778,46 @@ def test_uvloop_beside_the_hub(loop: str) -> None:
     )
 
 
+def test_a_second_loop_whose_selector_has_no_real_descriptor(loop: str) -> None:
+    """As in tests of loops: the selector is asked, and other greenlets run in between."""
+    run(
+        loop,
+        """
+        from unittest import mock
+        for fake in ({"fileno.return_value": None}, {"get_map.return_value": {}}):
+            aio = asyncio.BaseEventLoop()
+            aio._process_events = mock.Mock()
+            aio._selector = mock.Mock(**fake)
+            aio._selector.select.return_value = ()
+            g = bridge.spawn(watch)
+            if "get_map.return_value" in fake:
+                del aio._selector.fileno
+            aio.run_until_complete(others())
+            g.kill()
+            aio.close()
+        """,
+    )
+
+
+def test_a_second_loop_that_notes_elsewhere_that_it_runs_leaves_no_loop_behind(loop: str) -> None:
+    """asyncio has that function twice, in C and in Python, and loops take the one in ``asyncio.events``."""
+    run(
+        loop,
+        """
+        from unittest import mock
+        bridge.spawn(watch)
+        aio = asyncio.new_event_loop()
+        pause = aio.create_future()
+        aio.call_later(0.001, pause.set_result, None)
+        with mock.patch("asyncio.events._set_running_loop", asyncio.events._py__set_running_loop):
+            aio.run_until_complete(pause)
+        aio.close()
+        assert asyncio._get_running_loop() is None
+        bridge.sleep(0.001)
+        """,
+    )
+
+
 def test_a_second_loop_in_a_portal_runs_in_a_greenlet(loop: str) -> None:
     run(
         loop,

@@ -78,15 +78,16 @@ class _Sharing:
 
     def select(self, timeout: float | None = None) -> Any:
         """What the real one gives, after a wait in the hub; others run in any case."""
+        fds = self._fds()
         with self._run.parked() as wait:
-            if timeout is not None and timeout <= 0:
+            if fds is None or (timeout is not None and timeout <= 0):
                 wait.wake()
                 wait.block()
             else:
-                self._wait(wait, timeout)
-        return self._selector.select(0)
+                self._wait(wait, fds, timeout)
+        return self._selector.select(timeout if fds is None else 0)
 
-    def _wait(self, wait: Wait, timeout: float | None) -> None:
+    def _wait(self, wait: Wait, fds: list[tuple[int, int]], timeout: float | None) -> None:
         def fire(_events: int) -> None:
             wait.wake()
 
@@ -94,7 +95,7 @@ class _Sharing:
         poller = self._run.outer.loop.get_poller()
         interests = []
         try:
-            for fd, events in self._fds():
+            for fd, events in fds:
                 interest = Interest(fd, events, fire)
                 poller.add(interest)
                 interests.append(interest)
@@ -103,18 +104,20 @@ class _Sharing:
             for interest in interests:
                 poller.remove(interest)
 
-    def _fds(self) -> list[tuple[int, int]]:
+    def _fds(self) -> list[tuple[int, int]] | None:
+        """What to wait for; None for a selector that has no real descriptors, as tests have: it waits itself."""
         try:
-            return [(self._selector.fileno(), READ)]
+            fds = [(self._selector.fileno(), READ)]
         except AttributeError:
             # select() and poll() have no fd of their own; the numbers of the events are those of selectors
-            return [(key.fd, key.events & (READ | WRITE)) for key in self._selector.get_map().values()]
+            fds = [(key.fd, key.events & (READ | WRITE)) for key in self._selector.get_map().values()]
+        return fds if all(isinstance(fd, int) for fd, _ in fds) else None
 
     def forget(self) -> None:
         """The run is over: the selector may be closed from now on."""
         loop = self._run.outer.loop
         if loop is not None and loop.poller is not None:
-            for fd, _events in self._fds():
+            for fd, _events in self._fds() or ():
                 if fd in loop.poller.fds:
                     loop.poller.forget(fd)
 
@@ -140,6 +143,7 @@ class _Run:
         self.outer = outer
         self.aside = of_thread.aside
         self.outer_state = _interpreter_state()
+        running = asyncio._get_running_loop()
         share_signals(aio)
         selector = aio._selector
         sharing = aio._selector = _Sharing(selector, self)
@@ -158,6 +162,8 @@ class _Run:
             hub_local.hub = self.outer
             of_thread.aside = self.aside
             _set_interpreter_state(self.outer_state)
+            # the loop has done that, but with the function of that name in asyncio.events, which may be another
+            _set_running_loop(running)
             sharing.forget()
 
     def _waking(self, method: Callable[..., Any]) -> Callable[..., Any]:

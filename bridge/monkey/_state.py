@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["is_anything_patched", "is_module_patched", "is_object_patched", "saved"]
+__all__ = ["is_anything_patched", "is_module_patched", "is_object_patched", "replacements", "saved"]
 
 #: The originals of everything that was replaced or removed: ``saved["socket"]["socket"]``. Libraries read it.
 saved: dict[str, dict[str, Any]] = {}
+
+
+#: What was put in their places.
+replacements: dict[str, dict[str, Any]] = {}
 
 
 def is_module_patched(mod_name: str) -> bool:

@@ -6,7 +6,12 @@ import builtins
 from types import CellType, FunctionType, ModuleType
 from typing import Any
 
+from ._state import replacements
+
 __all__ = ["Front", "View", "copy_class", "copy_function", "rebase_class"]
+
+#: Not those of threads, signals and selectors, where what is put on top of ours would stop the loop.
+_SHOWN = {"socket", "ssl", "subprocess"}
 
 
 class Front(ModuleType):
@@ -21,7 +26,11 @@ class Front(ModuleType):
 
 
 class View(Front):
-    """A module as it was before it was patched. What is added to the real one later is seen here too."""
+    """A module as it was before it was patched. What is added to the real one later is seen here too.
+
+    In the modules of `_SHOWN` so is what somebody else than we has put in the place of something there, such as
+    the mocks of tests: asyncio sees it without us, too.
+    """
 
     def __init__(self, real: ModuleType) -> None:
         super().__init__(real)
@@ -30,9 +39,43 @@ class View(Front):
         for name, value in vars(real).items():
             if not name.startswith("__") or name == "__all__":
                 own[name] = copy_function(value, own) if _is_function_of(value, real) else value
+        if real.__name__ in _SHOWN:
+            names = [name for name in own if callable(own[name])]
+            self.__class__ = type("View", (View,), {name: _Shown(name, real) for name in names})
 
     def __repr__(self) -> str:
         return f"<{self.__dict__['__real__']!r} before patching>"
+
+
+class _Shown:
+    """An attribute of a view: what was there before patching, unless it is somebody else's now.
+
+    A class that is derived from ours is not shown: it would block greenlets, where loops need the original.
+    """
+
+    __slots__ = ("_before", "_module", "_name", "_real")
+
+    def __init__(self, name: str, real: ModuleType) -> None:
+        self._name = name
+        self._module = real.__name__
+        self._real = vars(real)
+        self._before = self._real[name]
+
+    def __get__(self, view: Any, owner: Any = None) -> Any:
+        if view is None:
+            return self
+        now = self._real.get(self._name, self._before)
+        if now is not self._before:
+            ours = replacements.get(self._module, {}).get(self._name, self._before)
+            if now is not ours and not (isinstance(now, type) and ours in now.__mro__):
+                return now
+        return vars(view)[self._name]
+
+    def __set__(self, view: Any, value: Any) -> None:
+        vars(view)[self._name] = value
+
+    def __delete__(self, view: Any) -> None:
+        del vars(view)[self._name]
 
 
 def _is_function_of(value: object, module: ModuleType) -> bool:

@@ -63,6 +63,7 @@ def patch_item(module: ModuleType, attr: str, newitem: object) -> None:
     original = getattr(module, attr, _MISSING)
     if original is not _MISSING:
         _state.save(module.__name__, attr, original)
+        _state.replacements.setdefault(module.__name__, {})[attr] = newitem
     setattr(module, attr, newitem)
 
 
