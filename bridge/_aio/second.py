@@ -105,7 +105,7 @@ class _Sharing:
                 poller.remove(interest)
 
     def _fds(self) -> list[tuple[int, int]] | None:
-        """What to wait for; None for a selector that has no real descriptors, as tests have: it waits itself."""
+        """What to wait for; None: a selector without real descriptors, as tests have, which waits itself."""
         try:
             fds = [(self._selector.fileno(), READ)]
         except AttributeError:
@@ -162,7 +162,7 @@ class _Run:
             hub_local.hub = self.outer
             of_thread.aside = self.aside
             _set_interpreter_state(self.outer_state)
-            # the loop has done that, but with the function of that name in asyncio.events, which may be another
+            # the loop has done that too, but by asyncio.events._set_running_loop, which may be another one
             _set_running_loop(running)
             sharing.forget()
 

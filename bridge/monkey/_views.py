@@ -28,8 +28,8 @@ class Front(ModuleType):
 class View(Front):
     """A module as it was before it was patched. What is added to the real one later is seen here too.
 
-    In the modules of `_SHOWN` so is what somebody else than we has put in the place of something there, such as
-    the mocks of tests: asyncio sees it without us, too.
+    In the modules of `_SHOWN` so is what somebody else than we has put in the place of something there, such
+    as the mocks of tests: asyncio sees it without us, too.
     """
 
     def __init__(self, real: ModuleType) -> None:
