@@ -5,8 +5,8 @@ pool for those that have none, such as regular files. Neither pair takes the pla
 ``os.write`` when the standard library is patched.
 
 `fork`, `forkpty`, `posix_spawn` and `posix_spawnp` watch the child they make: it is reaped when it ends, and
-its status is kept for `waitpid`, which blocks only the greenlet. Every child can be waited for, not only
-those; one that ends at once is not missed either.
+its status is kept for `waitpid`, which blocks only the greenlet, and for `wait`, `wait3` and `wait4`. Every
+child can be waited for, not only those; one that ends at once is not missed either.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ._core.children import (
     listeners,
     natively,
     need_statuses,
+    usage_of,
 )
 from ._core.clock import monotonic
 from ._core.waiting import Wait
@@ -356,6 +357,34 @@ if _WATCH:
         if pid > 0 and not options & ~_os.WNOHANG:
             return _wait_for_one(pid, not options)
         return _wait_for_some(pid, options)
+
+    # gevent leaves these as they are; but they do not find what has been reaped, and block the thread
+    if hasattr(_os, "wait"):
+        __implements__ += ["wait"]
+
+        def wait() -> tuple[int, int]:
+            """Wait for any child: ``waitpid(-1, 0)``, which see."""
+            return waitpid(-1, 0)
+
+    if hasattr(_os, "wait3"):
+        __implements__ += ["wait3", "wait4"]
+
+        def wait3(options: int) -> tuple[int, int, Any]:
+            """``waitpid(-1, options)``, and what the child has used: ``wait4(-1, options)``."""
+            return wait4(-1, options)
+
+        def wait4(pid: int, options: int) -> tuple[int, int, Any]:
+            """Wait for a child as :func:`waitpid` does; returns pid, status and a ``resource.struct_rusage``.
+
+            That is all zeros for a child that was reaped by others, or long ago.
+            """
+            pid, status = waitpid(pid, options)
+            usage = usage_of(pid) if pid else None
+            if usage is None:
+                from resource import struct_rusage
+
+                usage = struct_rusage((0,) * struct_rusage.n_sequence_fields)
+            return pid, status, usage
 
     def fork(*args: Any, **kwargs: Any) -> int:
         """:func:`fork_and_watch`, with the same arguments.

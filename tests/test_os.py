@@ -233,6 +233,40 @@ def test_waitpid_for_any_child(way: str) -> None:
         os.waitpid(-1, real_os.WNOHANG)
 
 
+def test_wait_and_its_like_find_what_has_been_reaped_and_block_only_the_greenlet(way: str) -> None:
+    turns: list[int] = []
+
+    def others() -> None:
+        while True:
+            turns.append(1)
+            bridge.sleep(0.001)
+
+    g = bridge.spawn(others)
+    try:
+        pid = watched("sleep 0.02; exit 3")
+        assert os.wait() == (pid, 3 << 8)
+        pid = watched("sleep 0.02; exit 3")
+        assert os.wait3(real_os.WNOHANG)[:2] == (0, 0)
+        assert not any(os.wait3(real_os.WNOHANG)[2])
+        with pytest.raises(ProcessLookupError):
+            while True:  # it has ended, and been reaped
+                real_os.kill(pid, 0)
+                bridge.sleep(0.001)
+        found, status, usage = os.wait3(0)
+        assert (found, status) == (pid, 3 << 8)
+        assert usage.ru_maxrss > 0
+        pid = unwatched("sleep 0.02; exit 3")
+        found, status, usage = os.wait4(pid, 0)
+        assert (found, status) == (pid, 3 << 8)
+        assert usage.ru_maxrss > 0
+    finally:
+        g.kill()
+    assert len(turns) > 3
+    for function in (os.wait, lambda: os.wait3(0), lambda: os.wait4(pid, 0)):
+        with pytest.raises(ChildProcessError):
+            function()
+
+
 def test_waitpid_for_any_child_can_be_interrupted_and_polled(way: str) -> None:
     listeners = list(children.listeners)
     pid = watched("sleep 0.05; exit 3")
@@ -497,7 +531,8 @@ def test_children_are_left_alone_if_the_environment_says_so() -> None:
 
 
 def test_the_module_mirrors_the_real_one() -> None:
-    assert set(os.__implements__) == {"fork", "close", "forkpty", "waitpid", "posix_spawn", "posix_spawnp"}
+    ours = {"fork", "close", "forkpty", "posix_spawn", "posix_spawnp", "wait", "wait3", "wait4", "waitpid"}
+    assert set(os.__implements__) == ours
     for name in os.__imports__:
         assert getattr(os, name) is getattr(real_os, name)
     for name in os.__implements__:

@@ -28,7 +28,7 @@ import os
 import signal as _signal
 from _thread import RLock, _local, get_ident
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .callbacks import Callback
 from .clock import monotonic
@@ -48,6 +48,7 @@ __all__ = [
     "lock",
     "natively",
     "need_statuses",
+    "usage_of",
 ]
 
 #: Seconds between two looks at a child where nothing tells us of its end.
@@ -56,6 +57,7 @@ LONGEST_LOOK = 0.05
 
 # Taken now: monkey patching replaces the names in os and signal by ours.
 _waitpid = getattr(os, "waitpid", None)
+_wait4 = getattr(os, "wait4", None)
 _pidfd_open = getattr(os, "pidfd_open", None)
 _getsignal = _signal.getsignal
 _set_signal = _signal.signal
@@ -184,16 +186,40 @@ class ChildWatch:
             self.tell(status)
 
 
+#: What children have used that ended lately, as struct_rusage; the oldest is the first.
+_usages: dict[int, Any] = {}
+_USAGES = 1000
+
+
+def _take(pid: int, options: int) -> tuple[int, int]:
+    """``waitpid``, and keep what the child has used."""
+    if _wait4 is None:
+        assert _waitpid is not None
+        found, status = _waitpid(pid, options)
+        return found, status
+    found, status, usage = _wait4(pid, options)
+    if found:
+        _usages.pop(found, None)
+        _usages[found] = usage
+        if len(_usages) > _USAGES:
+            del _usages[next(iter(_usages))]
+    return found, status
+
+
+def usage_of(pid: int) -> Any:
+    """What the child that has ended has used, as a ``resource.struct_rusage``; None if it is not known."""
+    return _usages.get(pid)
+
+
 def collect(pid: int) -> int | None:
     """The status of the child ``pid``, taken from the kernel; None if it runs.
 
     ChildProcessError if it is no child of ours, or its status was taken before. From any thread; never
     blocks.
     """
-    assert _waitpid is not None
     with lock:
         try:
-            found, status = _waitpid(pid, os.WNOHANG)
+            found, status = _take(pid, os.WNOHANG)
         except ChildProcessError:
             _tell(pid, None)
             raise
@@ -205,9 +231,8 @@ def collect(pid: int) -> int | None:
 
 def collect_any(pid: int, options: int) -> tuple[int, int]:
     """``os.waitpid(pid, options | WNOHANG)`` that lets the watches know; never blocks."""
-    assert _waitpid is not None
     with lock:
-        found, status = _waitpid(pid, options | os.WNOHANG)
+        found, status = _take(pid, options | os.WNOHANG)
         if found and (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
             _tell(found, status)
     return found, status

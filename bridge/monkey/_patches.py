@@ -32,9 +32,9 @@ __all__ = [
 
 
 def patch_os() -> None:
-    """Replace ``os.fork``, ``forkpty``, ``waitpid``, ``posix_spawn`` and ``close`` by those of `bridge.os`.
+    """Replace ``os.fork``, ``waitpid``, ``wait``, ``posix_spawn`` and the like, and ``close``.
 
-    Does not block.
+    Those of `bridge.os` take their places. Does not block.
     """
     patch_twin("os")
 
