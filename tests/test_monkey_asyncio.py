@@ -542,6 +542,40 @@ def test_what_others_put_in_the_place_of_names_is_seen_by_asyncio(run_fresh: Run
     """)
 
 
+def test_a_duplicate_of_a_transport_s_socket_is_a_socket_of_the_program(run_fresh: Run) -> None:
+    run_fresh("""
+        from bridge import monkey
+        monkey.patch_all()
+        import asyncio, socket
+        import bridge
+        async def main():
+            go = asyncio.Event()
+            async def serve(reader, writer):
+                await go.wait()
+                writer.write(b"hello")
+                writer.close()
+                await writer.wait_closed()
+                done.set_result(None)
+            done = asyncio.get_running_loop().create_future()
+            server = await asyncio.start_server(serve, "127.0.0.1")
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            with writer.get_extra_info("socket").dup() as sock:
+                assert isinstance(sock, socket.socket) and sock.gettimeout() == 0
+                assert sock.getpeername() == server.sockets[0].getsockname()
+                writer.transport.pause_reading()
+                go.set()
+                sock.settimeout(5)
+                assert await bridge.sync_to_async(sock.recv)(5) == b"hello"
+            await done
+            writer.close()
+            await writer.wait_closed()
+            server.close()
+            await server.wait_closed()
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(main())
+    """)
+
+
 def test_originals_of_contexts_can_be_set(run_fresh: Run) -> None:
     """They look for themselves by a name that is replaced: RecursionError, with gevent."""
     run_fresh("""

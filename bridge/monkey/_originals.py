@@ -39,7 +39,7 @@ import importlib.util
 import select
 import selectors
 import sys
-from asyncio import selector_events
+from asyncio import selector_events, trsock
 from types import ModuleType
 from typing import Any
 
@@ -137,6 +137,26 @@ def _bind_asyncio(pool: type) -> None:
             for attr, value in list(vars(module).items()):
                 if type(value) is ModuleType and id(value) in views:
                     setattr(module, attr, views[id(value)])
+    _give_out_sockets_of_the_program()
+
+
+def _give_out_sockets_of_the_program() -> None:
+    """A duplicate of a transport's socket is the program's, not the loop's: of the class that is in `socket`."""
+    transport_socket: Any = trsock.TransportSocket
+    original = transport_socket.dup
+
+    @functools.wraps(original)
+    def dup(self: Any) -> Any:
+        sock = original(self)
+        public = vars(_views["socket"])["__real__"].socket
+        if isinstance(sock, public):
+            return sock
+        timeout = sock.gettimeout()
+        given = public(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        given.settimeout(timeout)
+        return given
+
+    transport_socket.dup = dup
 
 
 def _bind_selectors() -> None:
