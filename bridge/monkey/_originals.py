@@ -141,7 +141,7 @@ def _bind_asyncio(pool: type) -> None:
 
 
 def _give_out_sockets_of_the_program() -> None:
-    """A duplicate of a transport's socket is the program's, not the loop's: of the class that is in `socket`."""
+    """A duplicate of a transport's socket is the program's: of the class that is in `socket` now."""
     transport_socket: Any = trsock.TransportSocket
     original = transport_socket.dup
 
