@@ -111,13 +111,13 @@ class Event(_Waitable):
         line = self._line
         if line:
             last = line[-1]
+            self._told = last if type(last) is Wait else None
             if line[0] is last and not last.dead:  # atomic: line.wake_all() without the call, for one
                 last.dead = True
                 line.popleft()
                 last.wake()
             else:
                 line.wake_all()
-            self._told = last if type(last) is Wait else None
 
     def clear(self) -> None:
         """Clear the flag: those who come now wait."""
@@ -131,7 +131,11 @@ class Event(_Waitable):
                 self._after_those_told()
             return True
         if timeout is not None:
-            return self._wait_ready(timeout) or self._flag
+            try:
+                return self._wait_ready(timeout) or self._flag
+            finally:
+                if self._told is not None and not self._told.queued:
+                    self._told = None
         # _wait_unlimited() without the calls
         wait = Wait()
         line = self._line
@@ -145,6 +149,9 @@ class Event(_Waitable):
         except BaseException:
             line.discard(wait)
             raise
+        finally:
+            if self._told is wait:  # or an event that is kept would keep the greenlet
+                self._told = None
         return True
 
     def _after_those_told(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -367,3 +368,19 @@ def test_100_000_waiters_killed_in_random_order_cost_linear_time() -> None:
     small = min(_killing(5_000) for _ in range(3))
     # linear is 20 times as much, quadratic 400 times
     assert _killing(100_000) < 100 * small
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_event_does_not_keep_who_has_waited_for_it(timeout: float | None, killed: bool) -> None:
+    event = Event()
+    g = bridge.spawn(event.wait, timeout)
+    bridge.sleep(0)
+    event.set()
+    if killed:
+        g.kill()
+    g.join()
+    gone = weakref.ref(g)
+    del g
+    bridge.sleep(0)
+    assert gone() is None
