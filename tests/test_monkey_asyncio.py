@@ -512,6 +512,8 @@ def test_what_others_put_in_the_place_of_names_is_seen_by_asyncio(run_fresh: Run
             with mock.patch("socket.getnameinfo", return_value=("host", "service")) as fake:
                 assert await loop.getnameinfo(("::1", 1)) == ("host", "service")
             assert fake.call_count == 1
+            with mock.patch("os.set_blocking") as fake:
+                assert asyncio.unix_events.os.set_blocking is fake
             with mock.patch("ssl.create_default_context", side_effect=ZeroDivisionError):
                 try:
                     await asyncio.open_connection(sock=a, ssl=True, server_hostname="x")

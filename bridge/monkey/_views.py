@@ -11,7 +11,7 @@ from ._state import replacements
 __all__ = ["Front", "View", "copy_class", "copy_function", "rebase_class"]
 
 #: Not those of threads, signals and selectors, where what is put on top of ours would stop the loop.
-_SHOWN = {"socket", "ssl", "subprocess"}
+_SHOWN = {"os", "socket", "ssl", "subprocess"}
 
 
 class Front(ModuleType):
