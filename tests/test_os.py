@@ -486,6 +486,61 @@ def test_a_hub_kept_from_before_a_fork_is_of_use_in_the_child(kind: str) -> None
     assert run_script(KEPT_HUB, kind) == ["True", "True", "b'x' [1]"]
 
 
+FORK_IN_A_COROUTINE = """
+import os, signal, sys, bridge
+from bridge import os as bos
+from bridge.event import Event
+from bridge.hub import Waiter
+
+def child():
+    bridge.sleep(0.001)
+    turns = []
+    go = Event()
+    def other():
+        go.wait()
+        turns.append(1)
+    g = bridge.spawn(other)
+    bridge.spawn_later(0.001, go.set)
+    g.join()
+    with bridge.Timeout(0.001, False):
+        Event().wait()
+        assert False
+    hub = bridge.get_hub()
+    waiter = Waiter(hub)
+    hub.loop.run_callback(waiter.switch, 5)
+    assert waiter.get() == 5
+    hub.wait(hub.loop.timer(0.001))
+    before.wait(hub.loop.timer(0.001))
+    bridge.spawn_later(0.001, bridge.kill, bridge.getcurrent(), ZeroDivisionError())
+    try:
+        bridge.sleep(60)
+    except ZeroDivisionError:
+        turns.append(2)
+    return sum(turns)
+
+async def main():
+    pid = bos.fork()
+    if not pid:
+        status = 1
+        try:
+            status = child()
+        finally:
+            os._exit(status)
+    return pid
+
+bridge.sleep(0)
+before = bridge.get_hub()
+for _ in range(2):
+    pid = bridge.await_(main())
+    print(os.waitstatus_to_exitcode(bos.waitpid(pid, 0)[1]))
+"""
+
+
+@both_loops
+def test_a_child_that_a_coroutine_of_the_hub_s_loop_has_forked_may_block(kind: str) -> None:
+    assert run_script(FORK_IN_A_COROUTINE, kind) == ["3", "3"]
+
+
 IN_A_COROUTINE = """
 import asyncio, os, bridge
 from bridge import os as bos

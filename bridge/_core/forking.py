@@ -78,7 +78,24 @@ def _replace(hub: Hub) -> Hub:
             obj.parent = new
     hub_local.hub = new
     hub._heir = new
+    if getcurrent() is hub:
+        _make_ordinary(hub)
     return new
+
+
+def _make_ordinary(hub: Hub) -> None:
+    """A coroutine or a callback has forked: what was the hub's greenlet is what runs in the child.
+
+    So it has to be able to block, and to be resumed. Who has kept it and calls ``switch()`` to block is told
+    from who resumes it by being that greenlet itself.
+    """
+
+    def switch(*args: Any, **kwargs: Any) -> Any:
+        if getcurrent() is hub:
+            return hub._heir.switch(*args, **kwargs)  # type: ignore[union-attr]
+        return greenlet.switch(hub, *args, **kwargs)
+
+    hub.__dict__.update(switch=switch, switch_out=None)
 
 
 def _prepare(hub: Hub) -> None:
