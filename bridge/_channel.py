@@ -119,10 +119,10 @@ class Channel(Iterated[T]):
         offer.item = item
         if self.putters:
             self.putters.prune()
-        self.putters.append(offer)
-        if self.getters:
-            self.getters.tell()
         try:
+            self.putters.append(offer)
+            if self.getters:
+                self.getters.tell()
             taken = offer.block() if timeout is None else wait_limited(offer, timeout)
         except BaseException:
             self.putters.discard(offer)
@@ -159,8 +159,8 @@ class Channel(Iterated[T]):
         putters = self.putters
         if line:
             line.prune()
-        line.append(wait)
         try:
+            line.append(wait)
             if putters:
                 line.tell()
             while True:
@@ -177,8 +177,10 @@ class Channel(Iterated[T]):
             if line and putters:
                 line.tell()
             raise
-        offer.wake()
-        line.discard(wait)
+        try:
+            line.discard(wait)
+        finally:
+            offer.wake()
         if line and putters:
             line.tell()
         return offer.item  # type: ignore[no-any-return]

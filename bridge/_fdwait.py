@@ -121,8 +121,8 @@ def wait_fd(fd: int | HasFileno, events: int, timeout: Any = None, timeout_exc: 
         if not found:
             raise _expired(timeout, timeout_exc)
         return found
-    poller.add(interest)
     try:
+        poller.add(interest)
         woken = wait.block(timeout) if timeout is None else wait_limited(wait, timeout)
     except BaseException:
         poller.remove(interest)

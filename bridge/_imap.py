@@ -194,8 +194,8 @@ class IMapUnordered(Greenlet[None], Generic[R]):
                 if not self._feeding and self._outstanding <= 0:
                     raise StopIteration
                 wait = Wait()
-                enter(wait)
                 try:
+                    enter(wait)
                     wait.block()
                 finally:
                     line.discard(wait)
@@ -219,8 +219,9 @@ class IMapUnordered(Greenlet[None], Generic[R]):
         while self._credits <= 0:
             if self._abandoned:
                 raise GreenletExit
-            self._credit_wait = wait = Wait()
+            wait = Wait()
             try:
+                self._credit_wait = wait
                 wait.block()
             finally:
                 self._credit_wait = None

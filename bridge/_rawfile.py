@@ -127,12 +127,13 @@ class CooperativeFileIO(io.FileIO):
     def _wait_by_number(self, engine: Any, events: int, wait: Wait) -> None:
         interest = Interest(self.fileno(), events, lambda _events: wait.wake())
         poller = engine.get_poller()
-        poller.add(interest)
-        self._waits.append(wait)
         try:
+            poller.add(interest)
+            self._waits.append(wait)
             wait.block()
         finally:
-            self._waits.remove(wait)
+            if wait in self._waits:
+                self._waits.remove(wait)
             poller.remove(interest)
 
     @property

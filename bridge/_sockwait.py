@@ -165,8 +165,8 @@ class WaitingSocket(_Socket):
                 return wait.block(timeout)
         interest = Interest(fd, events, lambda _events: wait.wake(), channel.ref)
         poller = engine.get_poller()
-        poller.add(interest)
         try:
+            poller.add(interest)
             return wait.block(timeout)
         finally:
             poller.remove(interest)

@@ -241,9 +241,9 @@ class SSLSocket(_Parents):
         wait = Wait()
         interest = Interest(self.fileno(), events, lambda _events: wait.wake(), self._channel.ref)
         poller = get_hub().loop.get_poller()
-        poller.add(interest)
-        self._crossing += (wait,)
         try:
+            poller.add(interest)
+            self._crossing += (wait,)
             woken = wait.block(timeout)
         finally:
             poller.remove(interest)

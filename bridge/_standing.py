@@ -77,16 +77,15 @@ def stand_in_line(
     started = None
     if wait is None:
         wait = Wait()
-    if isinstance(timeout, Timeout):
-        if not timeout.pending:
-            started = timeout  # here and not at each turn of the loop: it counts once
-            timeout.start()
-    elif timeout is not None:
+    if timeout is not None and not isinstance(timeout, Timeout):
         deadline = monotonic() + timeout
     if line:
         line.prune()
-    line.append(wait)
     try:
+        if deadline is None and timeout is not None and not timeout.pending:
+            started = timeout  # here and not at each turn of the loop: it counts once
+            timeout.start()
+        line.append(wait)
         while True:
             result = attempt()
             if result is not NOT_YET:
@@ -106,10 +105,10 @@ def stand_in_line(
                     raise error
                 return result
     finally:
+        line.discard(wait)  # first: an exception of a signal handler in here is to keep nobody waiting
         if started is not None:
             started.cancel()
         wait.give_up()
-        line.discard(wait)
         if line and more():
             line.tell_next()
 
@@ -132,8 +131,8 @@ async def stand_in_line_async(
         wait = AsyncWait()
     if line:
         line.prune()
-    line.append(wait)
     try:
+        line.append(wait)
         while True:
             result = attempt()
             if result is not NOT_YET:
@@ -148,8 +147,8 @@ async def stand_in_line_async(
                     raise error
                 return result
     finally:
-        wait.give_up()
         line.discard(wait)
+        wait.give_up()
         if line and more():
             line.tell()
 

@@ -231,8 +231,8 @@ class BaseServer:
     def _on_readable(self, _events: int) -> None:
         """From the poller: must neither switch nor raise."""
         if not self._queued:
-            self._queued = True
             self._loop.call(self._accept)
+            self._queued = True  # after it: a signal handler that raises in between is not to end the accepting
 
     def _accept(self) -> None:
         """In the hub: take what has come."""

@@ -29,10 +29,10 @@ class _Waitable(AbstractLinkable):
         line = self._line
         if line is None:
             line = self._line_of_waiters()
-        line.append(wait)
-        if self.ready():  # set by another thread before we were in line
-            wait.wake()
         try:
+            line.append(wait)
+            if self.ready():  # set by another thread before we were in line
+                wait.wake()
             if timeout is None:
                 return wait.block()
             woken = wait_limited(wait, timeout)
@@ -50,10 +50,10 @@ class _Waitable(AbstractLinkable):
         line = self._line
         if line is None:
             line = self._line = WaitLine()
-        line.append(wait)
-        if self.ready():
-            wait.wake()
         try:
+            line.append(wait)
+            if self.ready():
+                wait.wake()
             wait.block()
         except BaseException:
             line.discard(wait)
@@ -62,10 +62,10 @@ class _Waitable(AbstractLinkable):
     async def _await_ready(self, timeout: float | None) -> bool:
         wait = AsyncWait()
         line = self._line_of_waiters()
-        line.append(wait)
-        if self.ready():
-            wait.wake()
         try:
+            line.append(wait)
+            if self.ready():
+                wait.wake()
             return await wait.block(timeout)
         finally:
             line.discard(wait)
@@ -141,10 +141,10 @@ class Event(_Waitable):
         line = self._line
         if line is None:
             line = self._line = WaitLine()
-        line.append(wait)
-        if self._flag:
-            wait.wake()
         try:
+            line.append(wait)
+            if self._flag:
+                wait.wake()
             wait.block()
         except BaseException:
             line.discard(wait)

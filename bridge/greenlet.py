@@ -458,11 +458,11 @@ class Greenlet(greenlet, Generic[T]):
     @parks
     def _wait(self, timeout: float | Timeout | None) -> bool:
         wait = Wait()
-        if self._links is None:
-            self._links = wait
-        else:
-            self._add(wait)
         try:
+            if self._links is None:
+                self._links = wait
+            else:
+                self._add(wait)
             return wait.block() if timeout is None else wait_limited(wait, timeout)
         finally:
             if self._links is not None:

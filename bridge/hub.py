@@ -127,31 +127,25 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
     if loop.probe() is not None or current is hub:
         _sleep_elsewhere(blocking_place(current), seconds)  # raises where nothing may block
         return
+    del current  # no cycle: what is raised here refers to this frame, and the greenlet may end with it
+    wait = Wait()
     if seconds <= 0:
-        loop.ready.append(current)
-        try:
-            loop.park()
-        except BaseException:
-            loop.unready(current)
-            del current  # the traceback refers to this frame: no cycle through it
-            raise
-    else:
-        try:
-            due = monotonic() + seconds
-        except TypeError:
-            due = monotonic() + as_seconds(seconds, "sleep({!r}): a number of seconds is needed")
-        timer = loop.call_at(due, loop.ready.append, current, ref)
-        try:
-            loop.park()
-            if timer[2] is not None:
-                raise InvalidSwitchError(
-                    f"Invalid switch: {current!r} was switched to while it sleeps; use kill() to end a sleep"
-                )
-        except BaseException:
-            if not loop.cancel(timer):
-                loop.unready(current)
-            del current
-            raise
+        wait.wake()
+        wait.block()
+        return
+    try:
+        due = monotonic() + seconds
+    except TypeError:
+        due = monotonic() + as_seconds(seconds, "sleep({!r}): a number of seconds is needed")
+    timer = None
+    try:
+        timer = loop.call_at(due, Wait.wake, wait, ref)
+        wait.block()
+    except BaseException:
+        wait.give_up()
+        if timer is not None:
+            loop.cancel(timer)
+        raise
 
 
 def _sleep_elsewhere(place: Any, seconds: float) -> None:

@@ -120,12 +120,14 @@ class Semaphore(AbstractLinkable):
             line = self._line_of_waiters()
         if line:
             line.prune()
-        line.append(wait)
+        taken = 0
         try:
+            line.append(wait)
             while True:
                 if self.counter > 0:  # atomic
                     if take:
                         self.counter -= 1
+                        taken = 1
                     if not wait.woken or wait.queued:  # we have not blocked: nobody may wake us any more
                         wait.give_up()
                     self._leave(line, wait)
@@ -141,6 +143,7 @@ class Semaphore(AbstractLinkable):
                 elif not wait.block(max(deadline - monotonic(), 0)):
                     break
         except BaseException:
+            self.counter += taken
             self._leave(line, wait)
             raise
         if take and self.counter > 0:  # it came together with the timeout
@@ -187,8 +190,8 @@ class Semaphore(AbstractLinkable):
         line = self._line_of_waiters()
         if line:
             line.prune()
-        line.append(wait)
         try:
+            line.append(wait)
             while True:
                 if self.counter > 0:
                     self.counter -= 1

@@ -233,8 +233,8 @@ def _wait_for_one(pid: int, block: bool) -> tuple[int, int]:
             wait.wake()
 
         watch = ChildWatch(get_hub().loop, pid, tell, ref=True)
-        watch.start()
         try:
+            watch.start()
             wait.block()
         finally:
             watch.stop()

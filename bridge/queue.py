@@ -291,8 +291,8 @@ class SimpleQueue(QueueBase, Iterated[T]):
         line = self._putters
         if line:
             line.prune()
-        line.append(wait)
         try:
+            line.append(wait)
             while True:
                 if len(self._items) < self._limit or self._has_place():
                     line.tell()  # taken by another thread before we were in line
@@ -368,8 +368,8 @@ class SimpleQueue(QueueBase, Iterated[T]):
         line = self._getters
         if line:
             line.prune()
-        line.append(wait)
         try:
+            line.append(wait)
             while True:
                 if self._items:
                     line.tell()  # put by another thread before we were in line
@@ -508,10 +508,10 @@ class Queue(SimpleQueue[T], JoinableBase):
         if not self._tasks:
             return True
         wait = Wait()
-        self._joiners.append(wait)
-        if not self._tasks:
-            wait.wake()
         try:
+            self._joiners.append(wait)
+            if not self._tasks:
+                wait.wake()
             return wait_limited(wait, timeout)
         finally:
             self._joiners.discard(wait)

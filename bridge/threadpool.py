@@ -233,11 +233,11 @@ class ThreadPool(GroupMappingMixin):
             self._flights = Flights(hub)
         slots = self._slots
         slots.acquire()
-        call = _PoolCall(func, args, kwargs, result, self._flights)
-        call.slots = slots
-        if config.inherit_context:
-            call.context = copy_context()
         try:
+            call = _PoolCall(func, args, kwargs, result, self._flights)
+            call.slots = slots
+            if config.inherit_context:
+                call.context = copy_context()
             self._crew.add(call, self)
         except BaseException:
             slots.release()

@@ -104,15 +104,21 @@ class Timeout(BaseException):
             self._depth = -1
         self._engine = engine = hub.loop
         self._greenlet = getcurrent()
-        if seconds > 0:
-            self._entry = engine.call_at(monotonic() + seconds, Timeout._ring, self, self._ref)
-        else:
-            # what is ready now runs first, as a timer of libev would have it; a sleep(0) gets through
-            self._queued = engine.call(self._ring)
+        try:
+            if seconds > 0:
+                self._entry = engine.call_at(monotonic() + seconds, Timeout._ring, self, self._ref)
+            else:
+                # what is ready now runs first, as a timer of libev would have it; a sleep(0) gets through
+                self._queued = engine.call(self._ring)
+        except BaseException:
+            self._greenlet = None  # of a signal handler, in between: should it count, it is for nobody
+            raise
 
     def _ring(self) -> None:
         """The time is over; not in the hub yet."""
         self._entry = None
+        if self._greenlet is None:
+            return
         self._queued = self._engine.call(self._on_expiration, self._greenlet, self._to_throw())
 
     def _to_throw(self) -> Any:
@@ -179,8 +185,12 @@ class Timeout(BaseException):
     # -- in a with statement
 
     def __enter__(self) -> Any:
-        if self._entry is None and not self.pending:
-            self.start()
+        try:
+            if self._entry is None and not self.pending:
+                self.start()
+        except BaseException:
+            self.cancel()  # a signal handler has raised when it counted already: nobody calls __exit__
+            raise
         return self
 
     def __exit__(

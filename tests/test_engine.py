@@ -699,8 +699,7 @@ def test_a_wake_up_that_came_while_something_else_was_waited_for_is_not_lost(tim
     """As in a handler of a signal, or in a destructor, after the wait has been registered."""
     wait = Wait()
     bridge.spawn(wait.wake)
-    with pytest.raises(InvalidSwitchError):
-        Event().wait(10)
+    assert not Event().wait(0.001)  # it does not disturb this one
     before = time.monotonic()
     assert wait.block(timeout)
     assert time.monotonic() < before + 20

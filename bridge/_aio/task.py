@@ -130,7 +130,7 @@ class GreenletTask(asyncio.Task):  # type: ignore[type-arg]
         wait = self.wait = Wait.__new__(Wait)
         wait.engine = engine
         wait.greenlet = wait.target = None
-        wait.woken = wait.dead = wait.timed_out = wait.queued = False
+        wait.woken = wait.dead = wait.timed_out = wait.queued = wait.away = False
         self.wakeup = Wakeup(wait)
 
     def real(self) -> None:

@@ -172,14 +172,15 @@ take(Engine *self)
     return PyObject_CallMethodNoArgs(ready, name_popleft);
 }
 
-/* What a wait in the ready queue stands for: its target, a new reference; NULL: its wake-up was taken back. */
+/* What a wait in the ready queue stands for: its target, a new reference; NULL: its wake-up was taken back, or its greenlet
+   is elsewhere. */
 static PyObject *
 target_of(PyObject *entry)
 {
     Wait *wait = (Wait *)entry;
     wait->queued = 0;
     PyObject *target = wait->target;
-    return target == NULL || target == Py_None ? NULL : Py_NewRef(target);
+    return wait->away || target == NULL || target == Py_None ? NULL : Py_NewRef(target);
 }
 
 /* Raise what was passed to a parked greenlet for it to raise. */

@@ -48,6 +48,7 @@ typedef struct {
     char woken;
     char timed_out;
     char queued;
+    char away; /* its greenlet is not in block() */
 } Wait;
 
 typedef struct {

@@ -64,6 +64,7 @@ wait_init(Wait *self, PyObject *args, PyObject *kwargs)
     }
     Py_XSETREF(self->engine, place);
     self->dead = self->woken = self->timed_out = self->queued = 0;
+    self->away = 1;
     return 0;
 }
 
@@ -196,6 +197,32 @@ came_too_early(Wait *self)
     return done_with(awake) < 0 ? -1 : awake != Py_True;
 }
 
+static PyObject *
+block_without_limit(Wait *self)
+{
+    PyObject *engine = Py_XNewRef(self->engine);
+    if (engine == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "engine");
+        return NULL;
+    }
+    PyObject *came = PyObject_TypeCheck(engine, engine_type) ? engine_park((Engine *)engine, NULL)
+                                                             : PyObject_CallMethodNoArgs(engine, name_park);
+    Py_DECREF(engine);
+    if (came != NULL) {
+        Py_DECREF(came);
+        if (self->woken) {
+            Py_RETURN_TRUE;
+        }
+        PyObject *error = PyObject_CallMethodNoArgs((PyObject *)self, name_invalid);
+        if (error != NULL) {
+            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+            Py_DECREF(error);
+        }
+    }
+    over_wait(self);
+    return NULL;
+}
+
 PyDoc_STRVAR(block_doc,
 "block($self, /, timeout=None)\n--\n\n"
 "Let others run until :meth:`wake`; True if woken, False after ``timeout`` seconds.\n\n"
@@ -218,30 +245,10 @@ wait_block(Wait *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwname
     if (early) {
         return early < 0 ? NULL : Py_NewRef(Py_True);
     }
-    if (n > 0 && args[0] != Py_None) {
-        return block_for(self, args[0]);
-    }
-    PyObject *engine = Py_XNewRef(self->engine);
-    if (engine == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "engine");
-        return NULL;
-    }
-    PyObject *came = PyObject_TypeCheck(engine, engine_type) ? engine_park((Engine *)engine, NULL)
-                                                             : PyObject_CallMethodNoArgs(engine, name_park);
-    Py_DECREF(engine);
-    if (came != NULL) {
-        Py_DECREF(came);
-        if (self->woken) {
-            Py_RETURN_TRUE;
-        }
-        PyObject *error = PyObject_CallMethodNoArgs((PyObject *)self, name_invalid);
-        if (error != NULL) {
-            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-            Py_DECREF(error);
-        }
-    }
-    over_wait(self);
-    return NULL;
+    self->away = 0;
+    PyObject *woken = n > 0 && args[0] != Py_None ? block_for(self, args[0]) : block_without_limit(self);
+    self->away = 1;
+    return woken;
 }
 
 static int
@@ -283,6 +290,7 @@ static PyMemberDef wait_members[] = {
     {"woken", T_BOOL, offsetof(Wait, woken), 0, NULL},
     {"timed_out", T_BOOL, offsetof(Wait, timed_out), 0, NULL},
     {"queued", T_BOOL, offsetof(Wait, queued), 0, NULL},
+    {"away", T_BOOL, offsetof(Wait, away), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

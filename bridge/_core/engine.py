@@ -501,7 +501,15 @@ class Engine(EngineBase):
     def _loop_failed(self, aio: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The exception handler of an owned loop."""
         error = context.get("exception")
-        if isinstance(error, Exception) and "_read_from_self" in context.get("message", ""):
+        if not isinstance(error, Exception):
+            aio.default_exception_handler(context)
+        elif _is_of_ours(error):
+            # a signal handler has raised before a drain could begin, or when it had ended: another has to come
+            self._called = False
+            self.call(self.handle_error, None, type(error), error, error.__traceback__)
+            self.armed = True
+            self._schedule(self.entry, context=self._context)
+        elif "_read_from_self" in context.get("message", ""):
             # the loop's own callback for signals: what it raises has come out of somebody's signal handler
             self.call(self.handle_error, None, type(error), error, error.__traceback__)
         else:
@@ -641,6 +649,19 @@ class Engine(EngineBase):
         import traceback
 
         traceback.print_exception(type, value, tb)
+
+
+_our_callbacks = {f.__code__ for f in (Engine._own_round, Engine._answer_call, Engine._ring, Engine._arm_again)}
+
+
+def _is_of_ours(error: Exception) -> bool:
+    """Whether it came out of what the loop calls to have a drain. (A handle of uvloop does not tell.)"""
+    tb = error.__traceback__
+    while tb is not None:
+        if tb.tb_frame.f_code in _our_callbacks:
+            return True
+        tb = tb.tb_next
+    return False
 
 
 def _is_uvloop(aio: object) -> bool:

@@ -137,7 +137,7 @@ class CallbackBase:
 class WaitBase:
     """A wait of one greenlet: where it waits, and whether it is over."""
 
-    __slots__ = ("dead", "engine", "greenlet", "item", "queued", "target", "timed_out", "woken")
+    __slots__ = ("away", "dead", "engine", "greenlet", "item", "queued", "target", "timed_out", "woken")
 
     #: where it waits: the engine of the thread, or a portal, which has the same face
     engine: Any
@@ -153,6 +153,9 @@ class WaitBase:
     timed_out: bool
     #: it is in the ready queue
     queued: bool
+    #: its greenlet is not in block(), and must not be switched to: it has not got there yet, or an exception
+    #: (of a signal handler) has kept it from getting there and from withdrawing
+    away: bool
 
     def __init__(self) -> None:
         hub = _hub_local.hub
@@ -166,6 +169,7 @@ class WaitBase:
             # the hub itself, a portal, or a hub whose loop has ended
             self.engine = _blocking_place(current)
         self.woken = self.dead = self.timed_out = self.queued = False
+        self.away = True
 
     def wake(self) -> None:
         """End the wait. From any thread, greenlet or callback; does nothing the second time."""
@@ -206,9 +210,10 @@ class WaitBase:
             # It came too early, when the greenlet waited for something else since this wait was registered:
             # in the handler of a signal, say, or in a destructor. Nobody will come again.
             return True
-        if timeout is not None:
-            return self._block_for(timeout)
         try:
+            self.away = False
+            if timeout is not None:
+                return self._block_for(timeout)
             self.engine.park()
             if self.woken:
                 return True
@@ -216,6 +221,8 @@ class WaitBase:
         except BaseException:
             self.give_up()
             raise
+        finally:
+            self.away = True
 
     if TYPE_CHECKING:
 
@@ -350,7 +357,7 @@ class EngineBase:
             kind = type(item)
             if kind is _wait_class:
                 item.queued = False
-                item = item.target
+                item = None if item.away else item.target
                 if item is None:
                     continue
             elif not issubclass(kind, greenlet):
@@ -390,7 +397,7 @@ class EngineBase:
                 kind = type(item)
                 if kind is _wait_class:
                     item.queued = False
-                    item = item.target
+                    item = None if item.away else item.target
                     if item is None:
                         continue
                 elif kind is _callback_class:

@@ -6,8 +6,8 @@ Theory of operation
 Every blocking call of the library is the same four steps::
 
     w = Wait()                      # refuses where nothing may block
-    line.append(w)                  # say where the wake-up is to come from
     try:
+        line.append(w)              # say where the wake-up is to come from
         w.block(timeout)            # others run until w.wake() or the timeout
     except BaseException:           # kill, Timeout, Task.cancel, KeyboardInterrupt
         line.discard(w)             # undo, pass on what was meant for us
@@ -18,6 +18,10 @@ thread. It puts the wait into the ready queue of *its* engine, unless it is ``qu
 says to whom to switch (``target``). Invariant: ``woken`` is true from the wake-up on, or if the wait is over
 and wake-ups are void. A wait that ends by an exception clears its ``target``, and so does :meth:`take_back`;
 the ready queue passes over such entries.
+
+*Signals.* A handler may raise between any two calls of code in Python. So what is registered is registered inside
+the ``try``; and a wake-up of a wait that is not in ``block()`` switches to nobody (``away``): the greenlet may
+be about to get there, and then sees that it was woken, or it was kept from it and waits for something else.
 
 *Told, not given.* A primitive with something to give (a permit, an item) tells the **head** of its line and
 leaves it there; the head takes what it was told of when it runs, leaves the line, and tells the next one
@@ -89,19 +93,21 @@ class Wait(WaitBase, Link):
     @parks
     def _block_for(self, timeout: float) -> bool:
         engine = self.engine
-        if timeout > 0:
-            timer = engine.call_at(monotonic() + timeout, Wait._expire, self)
-            stop = engine.cancel
-        else:
-            # those who are ready now run first: one of them may be what we wait for
-            timer = engine.call(self._expire)
-            stop = Callback.stop
+        timer = None
+        stop: Any = engine.cancel
         try:
+            if timeout > 0:
+                timer = engine.call_at(monotonic() + timeout, Wait._expire, self)
+            else:
+                # those who are ready now run first: one of them may be what we wait for
+                stop = Callback.stop
+                timer = engine.call(self._expire)
             engine.park()
             if not self.woken:
                 raise self._invalid()
         except BaseException:
-            stop(timer)
+            if timer is not None:
+                stop(timer)
             self.give_up()
             raise
         if self.timed_out:
@@ -112,7 +118,7 @@ class Wait(WaitBase, Link):
     def _invalid(self) -> InvalidSwitchError:
         return InvalidSwitchError(
             f"Invalid switch: {self.greenlet!r} was switched to while it waits for something else; "
-            "wake it through what it waits for (event.set(), queue.put() ...), not by switch()"
+            "wake it through what it waits for (event.set(), queue.put() ...; kill() ends a sleep), not by switch()"
         )
 
     def take_back(self) -> None:
@@ -146,7 +152,9 @@ class Wait(WaitBase, Link):
         hub: Any = hub_local.hub
         g = self.greenlet
         # in a drain, not in whatever else the loop calls in the hub: that is no safe point
-        if not self._is_here() or not engine.draining or getcurrent() is not hub or g is None or g.dead:
+        if not self._is_here() or not engine.draining or getcurrent() is not hub:
+            return False
+        if g is None or g.dead or self.away:
             return False
         self.woken = True
         self.target = None  # where it stands in the ready queue it is passed over
