@@ -598,3 +598,44 @@ def test_greenlets_are_cleaned_up_after_an_exit_from_a_greenlet(
         runner.run(main())
     assert log == ["cleaned up"]
     assert "RuntimeError" not in capfd.readouterr().err
+
+
+def test_a_loop_that_the_hub_has_taken_over_can_be_run_for_ever_again(factory: Any) -> None:
+    loop = factory()
+    ended = []
+
+    async def work() -> None:
+        await bridge.sync_to_async(bridge.sleep)(0.001)
+
+    try:
+        loop.run_until_complete(work())
+        for n in range(2):
+            bridge.sleep(0.001)  # the hub runs it now
+            g = bridge.spawn(ended.append, n)
+            loop.call_later(0.01, loop.stop)
+            loop.run_forever()
+            assert g.dead
+            loop.run_until_complete(work())
+    finally:
+        loop.close()
+    assert ended == [0, 1]
+
+
+def test_a_drain_that_is_left_over_from_before_the_hub_took_the_loop_over_does_nothing(
+    factory: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = factory()
+    ended: list[int] = []
+
+    def begin() -> None:
+        bridge.spawn(ended.append, 1)  # the drain would come in the next round of the loop
+        loop.stop()
+
+    try:
+        loop.call_soon(begin)
+        loop.run_forever()
+        bridge.sleep(0.001)
+        assert ended == [1]
+    finally:
+        loop.close()
+    assert not caplog.records

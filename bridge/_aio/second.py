@@ -364,7 +364,7 @@ def _run_hub(aio: Any) -> None:
         if isinstance(aio, cls):
             run_forever(aio)
             return
-    aio.run_forever()
+    type(aio).run_forever(aio)
 
 
 class _LoopsOfGreenlets:

@@ -2,8 +2,9 @@
 
 Somebody has taken the loop from ``hub.aio_loop``, or has run it before the hub took it over: a Runner, a
 fixture of pytest-asyncio, IPython. The hub never comes back from ``run_forever``, so to them the loop would
-be running for ever: ``run_until_complete`` would refuse, and ``close`` as well. On such a loop, on that
-object only, the first waits while the hub goes on, and the second ends the hub.
+be running for ever: ``run_until_complete`` and ``run_forever`` would refuse, and ``close`` as well. On such a
+loop, on that object only, the first two wait while the hub goes on, ``run_forever`` until ``stop`` is called,
+and ``close`` ends the hub.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from greenlet import getcurrent
 
 from bridge._core.current import blocking_place, hub_local, set_loop_sharer
 from bridge._core.hub import Hub
+from bridge._core.waiting import Wait
 
 from .awaiting import wait_for_task
 from .portal import find_portal
@@ -59,6 +61,9 @@ def share_loop(hub: Hub) -> None:
     if "_bridge_shared" in getattr(aio, "__dict__", {"_bridge_shared": True}):
         return  # done, or a loop whose methods can't be replaced
     run_until_complete, close = aio.run_until_complete, aio.close
+    run_forever, stop = aio.run_forever, aio.stop
+    #: who waits in run_forever()
+    waiting: list[Wait] = []
 
     @functools.wraps(run_until_complete)
     def run_until_complete_shared(future: Any) -> Any:
@@ -72,7 +77,32 @@ def share_loop(hub: Hub) -> None:
         else:
             close()
 
+    @functools.wraps(run_forever)
+    def run_forever_shared() -> None:
+        if not runs_already(aio) or in_portal():
+            run_forever()
+            return
+        wait = Wait()
+        engine = wait.engine
+        engine.refs += 1
+        try:
+            waiting.append(wait)
+            wait.block()
+        finally:
+            engine.refs -= 1
+            if wait in waiting:
+                waiting.remove(wait)
+
+    @functools.wraps(stop)
+    def stop_shared() -> None:
+        if waiting:
+            waiting.pop().wake()
+        else:
+            stop()
+
     aio._bridge_shared = True
+    aio.run_forever = run_forever_shared
+    aio.stop = stop_shared
     aio.run_until_complete = run_until_complete_shared
     aio.close = close_shared
 

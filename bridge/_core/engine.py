@@ -54,7 +54,6 @@ every timeout is cancelled.
 from __future__ import annotations
 
 import contextvars
-import operator
 import os
 import sys
 import threading
@@ -143,6 +142,11 @@ def throw_into(g: greenlet, exception: Any) -> Any:
     return greenlet.throw(g, exception)
 
 
+def _run_forever(aio: Any) -> None:
+    # not the object's own, which may have been made to wait for us: see bridge._aio.sharing
+    type(aio).run_forever(aio)
+
+
 def _nothing() -> None:
     """The callback of a drain that only has to happen."""
 
@@ -155,7 +159,7 @@ class Engine(EngineBase):
     #: Receives ``handle_error(context, type, value, tb)``; None: print.
     error_handler: Any = None
     #: what runs the loop; where run_forever() is patched: the original
-    run_loop: Callable[[Any], None] = staticmethod(operator.methodcaller("run_forever"))
+    run_loop: Callable[[Any], None] = staticmethod(_run_forever)
 
     def __init__(self, aio: asyncio.AbstractEventLoop | None, owned: bool = True) -> None:
         from .running import get_running, set_running
@@ -326,7 +330,7 @@ class Engine(EngineBase):
             # Thrown into the hub itself (a raw greenlet turns its own into a value): the hub is to end.
             self.stopping = True
             if self.owned:
-                self.aio.stop()
+                self._stop_loop()
             return
         finally:
             self.draining = False
@@ -363,6 +367,11 @@ class Engine(EngineBase):
         self.armed = True
         return not edges.loop_calls
 
+    def _stop_loop(self) -> None:
+        # not by the object's own stop(), which may be for somebody who waits: see bridge._aio.sharing
+        aio = self.aio
+        type(aio).stop(aio)
+
     def _may_doze(self, edges: Edges) -> bool:
         return (
             self.owned
@@ -394,7 +403,7 @@ class Engine(EngineBase):
     def _drained(self) -> None:
         """Decide how the loop goes on: drain again, wait for a timer, or end for want of work."""
         if self.stopping:
-            self.aio.stop()
+            self._stop_loop()
             self.armed = True
             return
         edges = self.edges
@@ -413,7 +422,7 @@ class Engine(EngineBase):
                     return
                 if self.owned and not self.is_alive():
                     self.armed = True
-                    self.aio.stop()
+                    self._stop_loop()
                 elif self.heap:
                     self._set_alarm()
                 return

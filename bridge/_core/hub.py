@@ -208,6 +208,8 @@ class Hub(greenlet):
     def _enter(self) -> None:
         """The adopted loop's callback: hide the loop, drain in the hub, show the loop again."""
         loop = self.loop
+        if loop.owned:
+            return  # left over from before the loop became ours: the hub itself is who runs it
         runner = getcurrent()
         if self.parent is not runner:
             self.parent = runner
