@@ -39,7 +39,6 @@ from ._core.current import (
 )
 from ._core.engine import parks
 from ._core.errors import HubDestroyed as HubDestroyed
-from ._core.errors import InvalidSwitchError
 from ._core.errors import LoopExit as LoopExit
 from ._core.forking import reinit
 from ._core.hub import Hub

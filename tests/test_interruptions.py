@@ -25,7 +25,7 @@ class Oops(Exception):
 
 
 def interrupted_at(point: int, function: Callable[[], object]) -> bool:
-    """Call ``function`` in this greenlet, with Oops at the n-th point of ours; false if it has not so many."""
+    """Call ``function`` here, with Oops at the n-th point of ours; false if it has not so many."""
     victim = getcurrent()
     left = point
     begun = False
@@ -54,7 +54,7 @@ def interrupted_at(point: int, function: Callable[[], object]) -> bool:
 
 
 class Place:
-    """Something to wait for, which others wait for as well: how to wait, and how to make it come true once."""
+    """Something to wait for, which others wait for as well: how to wait, and how to make it come true."""
 
     def __init__(self, wait: Callable[[], object], tell: Callable[[], object], each: bool = False) -> None:
         self.wait = wait

@@ -513,7 +513,7 @@ class Engine(EngineBase):
         if not isinstance(error, Exception):
             aio.default_exception_handler(context)
         elif _is_of_ours(error):
-            # a signal handler has raised before a drain could begin, or when it had ended: another has to come
+            # a signal handler has raised before a drain could begin, or when it had ended: another is to come
             self._called = False
             self.call(self.handle_error, None, type(error), error, error.__traceback__)
             self.armed = True
@@ -660,14 +660,15 @@ class Engine(EngineBase):
         traceback.print_exception(type, value, tb)
 
 
-_our_callbacks = {f.__code__ for f in (Engine._own_round, Engine._answer_call, Engine._ring, Engine._arm_again)}
+#: The code of what the loop calls to have a drain.
+_drainers = {f.__code__ for f in (Engine._own_round, Engine._answer_call, Engine._ring, Engine._arm_again)}
 
 
 def _is_of_ours(error: Exception) -> bool:
     """Whether it came out of what the loop calls to have a drain. (A handle of uvloop does not tell.)"""
     tb = error.__traceback__
     while tb is not None:
-        if tb.tb_frame.f_code in _our_callbacks:
+        if tb.tb_frame.f_code in _drainers:
             return True
         tb = tb.tb_next
     return False

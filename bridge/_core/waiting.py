@@ -19,9 +19,9 @@ says to whom to switch (``target``). Invariant: ``woken`` is true from the wake-
 and wake-ups are void. A wait that ends by an exception clears its ``target``, and so does :meth:`take_back`;
 the ready queue passes over such entries.
 
-*Signals.* A handler may raise between any two calls of code in Python. So what is registered is registered inside
-the ``try``; and a wake-up of a wait that is not in ``block()`` switches to nobody (``away``): the greenlet may
-be about to get there, and then sees that it was woken, or it was kept from it and waits for something else.
+*Signals.* A handler may raise after any call of code in Python. So what is registered is registered inside the
+``try``; and a wake-up of a wait that is not in ``block()`` switches to nobody (``away``): the greenlet may be
+about to get there, and then sees that it was woken, or it was kept from it and waits for something else.
 
 *Told, not given.* A primitive with something to give (a permit, an item) tells the **head** of its line and
 leaves it there; the head takes what it was told of when it runs, leaves the line, and tells the next one
@@ -118,7 +118,8 @@ class Wait(WaitBase, Link):
     def _invalid(self) -> InvalidSwitchError:
         return InvalidSwitchError(
             f"Invalid switch: {self.greenlet!r} was switched to while it waits for something else; "
-            "wake it through what it waits for (event.set(), queue.put() ...; kill() ends a sleep), not by switch()"
+            "wake it through what it waits for (event.set(), queue.put() ...; kill() ends a sleep), "
+            "not by switch()"
         )
 
     def take_back(self) -> None:
