@@ -232,7 +232,7 @@ class BaseServer:
         """From the poller: must neither switch nor raise."""
         if not self._queued:
             self._loop.call(self._accept)
-            self._queued = True  # after it: what a signal handler raises in between shall not end the accepting
+            self._queued = True  # after it: a signal handler that raises in between shall not end it all
 
     def _accept(self) -> None:
         """In the hub: take what has come."""

@@ -14,7 +14,7 @@ import pytest
 from greenlet import getcurrent
 
 import bridge
-from bridge import event, lock, queue, socket
+from bridge import event, lock, queue
 from bridge.threadpool import ThreadPool
 
 OURS = os.path.dirname(bridge.__file__) + os.sep
@@ -167,17 +167,6 @@ def test_who_waits_for_the_same_is_not_harmed_by_an_interrupted_wait(
     raise AssertionError("there are not so many points")
 
 
-def receiving() -> Callable[[], object]:
-    near, far = socket.socketpair()
-    bridge.spawn_later(0.0001, far.sendall, b"x")
-
-    def receive() -> None:
-        with near, far:
-            near.recv(1)
-
-    return receive
-
-
 def in_pool() -> Callable[[], object]:
     pool = ThreadPool(1)
     return lambda: pool.apply(int)
@@ -197,7 +186,6 @@ def with_timeout() -> Callable[[], object]:
         lambda: lambda: bridge.sleep(0),
         lambda: lambda: bridge.sleep(0.0001),
         with_timeout,
-        receiving,
         in_pool,
         lambda: lambda: bridge.wait([event.Event()], timeout=0.0001),
     ],

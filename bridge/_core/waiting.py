@@ -19,7 +19,7 @@ says to whom to switch (``target``). Invariant: ``woken`` is true from the wake-
 and wake-ups are void. A wait that ends by an exception clears its ``target``, and so does :meth:`take_back`;
 the ready queue passes over such entries.
 
-*Signals.* A handler may raise after any call of code in Python. So what is registered is registered inside the
+*Signals.* A handler may raise after any call of code in Python. So what is registered is so inside the
 ``try``; and a wake-up of a wait that is not in ``block()`` switches to nobody (``away``): the greenlet may be
 about to get there, and then sees that it was woken, or it was kept from it and waits for something else.
 
