@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -601,6 +602,16 @@ def test_greenlets_are_cleaned_up_after_an_exit_from_a_greenlet(
 
 
 def test_a_loop_that_the_hub_has_taken_over_can_be_run_for_ever_again(factory: Any) -> None:
+    in_a_thread(run_again_and_again, factory)
+
+
+def in_a_thread(function: Callable[[Any], None], factory: Any) -> None:
+    """One that has no hub yet."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(function, factory).result()
+
+
+def run_again_and_again(factory: Any) -> None:
     loop = factory()
     ended = []
 
@@ -624,6 +635,11 @@ def test_a_loop_that_the_hub_has_taken_over_can_be_run_for_ever_again(factory: A
 def test_a_drain_that_is_left_over_from_before_the_hub_took_the_loop_over_does_nothing(
     factory: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    in_a_thread(leave_a_drain, factory)
+    assert not caplog.records
+
+
+def leave_a_drain(factory: Any) -> None:
     loop = factory()
     ended: list[int] = []
 
@@ -638,4 +654,3 @@ def test_a_drain_that_is_left_over_from_before_the_hub_took_the_loop_over_does_n
         assert ended == [1]
     finally:
         loop.close()
-    assert not caplog.records
