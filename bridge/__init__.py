@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, overload
 
 from ._aio.awaiting import await_
 from ._aio.portal import install_task_factory, portal
@@ -88,6 +89,16 @@ getswitchinterval = sys.getswitchinterval
 setswitchinterval = sys.setswitchinterval
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@overload
+def spawn(
+    run: Callable[_P, Coroutine[Any, Any, _T]], *args: _P.args, **kwargs: _P.kwargs
+) -> Greenlet[_T]: ...
+@overload
+def spawn(run: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Greenlet[_T]: ...
 def spawn(*args: Any, **kwargs: Any) -> Greenlet[Any]:
     """Run a function in a new greenlet: ``spawn(function, *args, **kwargs)``. Returns it; does not block.
 
@@ -99,6 +110,14 @@ def spawn(*args: Any, **kwargs: Any) -> Greenlet[Any]:
     return g
 
 
+@overload
+def spawn_later(
+    seconds: float, run: Callable[_P, Coroutine[Any, Any, _T]], *args: _P.args, **kwargs: _P.kwargs
+) -> Greenlet[_T]: ...
+@overload
+def spawn_later(
+    seconds: float, run: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+) -> Greenlet[_T]: ...
 def spawn_later(seconds: float, *args: Any, **kwargs: Any) -> Greenlet[Any]:
     """Run a function in a new greenlet in ``seconds``. Returns it; does not block."""
     return Greenlet.spawn_later(seconds, *args, **kwargs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from _thread import get_ident
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from ._core.clock import monotonic
 from ._core.hub import get_hub
@@ -156,6 +156,12 @@ class _IWait(Iterator[T]):
                 obj.unlink(self._collector)  # type: ignore[attr-defined]
 
 
+@overload
+def wait(objects: None = None, timeout: float | Timeout | None = None, count: int | None = None) -> bool: ...
+@overload
+def wait(
+    objects: Iterable[T], timeout: float | Timeout | None = None, count: int | None = None
+) -> list[T]: ...
 def wait(
     objects: Iterable[T] | None = None, timeout: float | Timeout | None = None, count: int | None = None
 ) -> Any:
@@ -184,6 +190,20 @@ def wait(
     return list(collector.done)[:needed] if count is not None else list(collector.done)
 
 
+@overload
+def joinall(
+    greenlets: Iterable[T],
+    timeout: float | Timeout | None = None,
+    raise_error: bool = False,
+    count: int | None = None,
+) -> list[T]: ...
+@overload
+def joinall(
+    greenlets: None,
+    timeout: float | Timeout | None = None,
+    raise_error: bool = False,
+    count: int | None = None,
+) -> bool: ...
 def joinall(
     greenlets: Iterable[T] | None,
     timeout: float | Timeout | None = None,

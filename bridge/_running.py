@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple, overload
 from weakref import WeakSet
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -21,9 +21,16 @@ from .hub import sleep
 __all__ = ["run"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
-def run(main: Callable[..., Any] | Coroutine[Any, Any, T], *args: Any) -> Any:
+@overload
+def run(main: Coroutine[Any, Any, T]) -> T: ...
+@overload
+def run(main: Callable[[*Ts], Coroutine[Any, Any, T]], *args: *Ts) -> T: ...
+@overload
+def run(main: Callable[[*Ts], T], *args: *Ts) -> T: ...
+def run(main: Callable[[*Ts], Any] | Coroutine[Any, Any, Any], *args: *Ts) -> Any:
     """Run a coroutine (function) or a plain function on the loop; return its result.
 
     Like ``asyncio.run``, on uvloop where it is installed: a coroutine runs as a task, a plain function in

@@ -19,10 +19,10 @@ import inspect
 import sys
 import weakref
 from asyncio import CancelledError
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from types import GenericAlias, TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -45,7 +45,15 @@ from .timeout import Timeout, expired, wait_limited
 
 __all__ = ["Greenlet", "joinall", "killall"]
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    # The class methods cannot name what the function gives (they return what they are called on): Any then.
+    T_co = TypeVarWithDefault("T_co", default=Any, covariant=True)
+else:
+    T_co = TypeVar("T_co", covariant=True)
+S = TypeVar("S")
+P = ParamSpec("P")
 G = TypeVar("G", bound="Greenlet[Any]")
 
 #: Has the greenlet below ended? (``Greenlet.dead`` is true for one killed before it ran, too.)
@@ -74,7 +82,7 @@ class _Run:
         g._function = function
 
 
-class Greenlet(greenlet, Generic[T]):
+class Greenlet(greenlet, Generic[T_co]):
     """A function that runs beside others in one thread, until it blocks.
 
     :param run: the function; None for a subclass that overrides ``_run``. A coroutine function may be given
@@ -105,7 +113,7 @@ class Greenlet(greenlet, Generic[T]):
     spawning_stack_limit: ClassVar[int] = 10
 
     #: The result; None until there is one. A greenlet ended by GreenletExit has that as its value.
-    value: T | None
+    value: T_co | None
     args: tuple[Any, ...]
     #: A weak reference to the greenlet that made this one; None if ``config.track_greenlet_tree`` is off.
     spawning_greenlet: Callable[[], greenlet | None] | None
@@ -116,6 +124,14 @@ class Greenlet(greenlet, Generic[T]):
         """``Greenlet[int]``, but of every subclass too: tracers put one of their own in this one's place."""
         return GenericAlias(cls, item)
 
+    @overload
+    def __init__(
+        self: Greenlet[S], run: Callable[P, Coroutine[Any, Any, S]], *args: P.args, **kwargs: P.kwargs
+    ) -> None: ...
+    @overload
+    def __init__(self: Greenlet[S], run: Callable[P, S], *args: P.args, **kwargs: P.kwargs) -> None: ...
+    @overload
+    def __init__(self, run: None = None, *args: Any, **kwargs: Any) -> None: ...
     def __init__(self, run: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> None:
         global _latest_stack
         hub = hub_local.hub
@@ -468,7 +484,7 @@ class Greenlet(greenlet, Generic[T]):
             if self._links is not None:
                 self.unlink(wait)
 
-    def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T:
+    def get(self, block: bool = True, timeout: float | Timeout | None = None) -> T_co:
         """The value, or raise the exception, of the greenlet; waits for its end.
 
         Raises Timeout after ``timeout`` seconds, or at once if ``block`` is false and it has not ended.
@@ -480,7 +496,7 @@ class Greenlet(greenlet, Generic[T]):
                 raise expired(timeout)
         if self._exception is not None:
             raise self._exception.with_traceback(self._traceback)
-        return cast(T, self.value)
+        return cast(T_co, self.value)
 
     def __enter__(self: G) -> G:
         return self
@@ -497,7 +513,7 @@ class Greenlet(greenlet, Generic[T]):
         finally:
             self.kill()  # the wait may have been interrupted
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         """In a coroutine: the value; cancelling the waiting task cancels the greenlet."""
         if self._phase == QUEUED:
             begin_if_next(self)
@@ -531,7 +547,7 @@ class Greenlet(greenlet, Generic[T]):
                     del interruption  # its traceback refers to this frame: no cycle through it
         return self.get(block=False)
 
-    async def aget(self, timeout: float | None = None) -> T:
+    async def aget(self, timeout: float | None = None) -> T_co:
         """In a coroutine: wait for the end and give the value; never touches the greenlet.
 
         Raises its exception, or Timeout after ``timeout`` seconds.

@@ -24,10 +24,10 @@ whether waiting for a job here would be waiting for ourselves, and where callbac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from queue import Full as QueueFull
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -46,6 +46,7 @@ from .timeout import Timeout, wait_limited
 
 __all__ = ["Group", "Pool", "PoolFull"]
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 _NOTHING: tuple[Any, ...] = ()
@@ -157,7 +158,8 @@ class GroupMappingMixin:
         The jobs run at the same time, as many as there is room for. Raises what the first job (in order)
         that failed raised, or the iterable; the other jobs run on. Blocks the greenlet.
         """
-        return Greenlet.spawn(self._start_and_collect, func, iterable).get()
+        g: Greenlet[list[R]] = Greenlet.spawn(self._start_and_collect, func, iterable)
+        return g.get()
 
     def map_cb(
         self,
@@ -326,6 +328,14 @@ class Group(GroupMappingMixin):
         self.add(greenlet)
         greenlet.start()
 
+    @overload
+    def spawn(
+        self, run: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
+    ) -> Greenlet[R]: ...
+    @overload
+    def spawn(self, run: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Greenlet[R]: ...
+    @overload
+    def spawn(self, run: None = None, *args: Any, **kwargs: Any) -> Greenlet[Any]: ...
     def spawn(self, *args: Any, **kwargs: Any) -> Greenlet[Any]:
         """Make a greenlet (``greenlet_class(*args, **kwargs)``), track and start it, and return it.
 

@@ -18,15 +18,15 @@ from ._fdwait import wait_read as _wait_read
 from ._fdwait import wait_readwrite as _wait_readwrite
 from ._fdwait import wait_write as _wait_write
 from ._mirror import mirror
-from ._names import (  # noqa: F401
-    getaddrinfo,
-    getfqdn,
-    gethostbyaddr,
-    gethostbyname,
-    gethostbyname_ex,
-    getnameinfo,
-)
-from ._sockets import cancel_wait_ex, socket, timeout_default  # noqa: F401
+from ._names import getaddrinfo as getaddrinfo
+from ._names import getfqdn as getfqdn
+from ._names import gethostbyaddr as gethostbyaddr
+from ._names import gethostbyname as gethostbyname
+from ._names import gethostbyname_ex as gethostbyname_ex
+from ._names import getnameinfo as getnameinfo
+from ._sockets import cancel_wait_ex as cancel_wait_ex
+from ._sockets import socket as socket
+from ._sockets import timeout_default as timeout_default
 from .hub import Hub, get_hub
 from .timeout import Timeout as _Timeout
 

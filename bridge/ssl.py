@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from ._mirror import mirror
 from ._sockets import socket, timeout_default  # noqa: F401
-from ._sslcontext import SSLContext, orig_SSLContext
-from ._sslsocket import SSLSocket
+from ._sslcontext import SSLContext as SSLContext
+from ._sslcontext import orig_SSLContext
+from ._sslsocket import SSLSocket as SSLSocket
 from .socket import create_connection as _create_connection
 
 if TYPE_CHECKING:

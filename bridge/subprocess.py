@@ -33,7 +33,12 @@ from .timeout import Timeout as _Timeout
 from .timeout import counting as _counting
 
 if TYPE_CHECKING:
-    from subprocess import call, check_call, check_output, getoutput, getstatusoutput, run
+    from subprocess import call as call
+    from subprocess import check_call as check_call
+    from subprocess import check_output as check_output
+    from subprocess import getoutput as getoutput
+    from subprocess import getstatusoutput as getstatusoutput
+    from subprocess import run as run
 
     from ._popen import PosixPopen as _BasePopen
 

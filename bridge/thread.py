@@ -39,7 +39,8 @@ from ._core.errors import BlockingSwitchOutError
 from ._core.hub import Hub, blocking_place, get_hub, get_hub_if_exists, hub_local
 from ._core.waiting import Link
 from ._killing import throw_next
-from ._threadlocks import LockType, Sentinel
+from ._threadlocks import LockType as LockType
+from ._threadlocks import Sentinel
 from .greenlet import Greenlet
 from .local import local as _local  # noqa: F401 - among __implements__
 

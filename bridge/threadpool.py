@@ -9,10 +9,10 @@ import concurrent.futures
 import concurrent.futures.thread
 import os
 from _thread import get_ident
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
 from operator import index
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from greenlet import getcurrent, greenlet
 
@@ -40,6 +40,7 @@ from .pool import GroupMappingMixin
 
 __all__ = ["ThreadPool", "ThreadPoolExecutor", "ThreadResult", "idle_worker_count"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _WorkerGreenlet = WorkerGreenlet
@@ -209,6 +210,12 @@ class ThreadPool(GroupMappingMixin):
 
     # -- calls ----------------------------------------------------------------------------------
 
+    @overload
+    def spawn(
+        self, func: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncResult[T]: ...
+    @overload
+    def spawn(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> AsyncResult[T]: ...
     def spawn(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> AsyncResult[Any]:
         """Have a thread call ``func(*args, **kwargs)``; return an AsyncResult for what comes of it.
 
@@ -456,7 +463,7 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
         if crew is not None:
             crew.orphan()
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have a thread call ``fn(*args, **kwargs)``; return a future. Never blocks; from any thread.
 
         RuntimeError after :meth:`shutdown`, BrokenThreadPool if the initializer has failed.
@@ -471,9 +478,10 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
             flights = self._flights = Flights(hub)
         future: Future[T] = Future()
         if self._initialize is not None:
-            args = (fn, *args)
-            fn = self._initialized
-        self._crew.add(_FutureCall(fn, args, kwargs, future, flights), self)
+            call = _FutureCall(self._initialized, (fn, *args), kwargs, future, flights)
+        else:
+            call = _FutureCall(fn, args, kwargs, future, flights)
+        self._crew.add(call, self)
         return future
 
     def _initialized(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:

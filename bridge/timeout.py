@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from greenlet import getcurrent, greenlet
 
@@ -25,7 +25,9 @@ from ._core.waiting import Wait
 
 __all__ = ["Timeout", "with_timeout"]
 
+P = ParamSpec("P")
 R = TypeVar("R")
+V = TypeVar("V")
 
 _UNSET: Any = object()
 
@@ -140,7 +142,7 @@ class Timeout(BaseException):
     @classmethod
     def start_new(
         cls, timeout: Any = None, exception: Any = None, ref: bool = True, _one_shot: bool = False
-    ) -> Any:
+    ) -> Timeout:
         """Make and start a timeout of ``timeout`` seconds; a Timeout given is started if need be.
 
         Returns the started Timeout.
@@ -184,7 +186,7 @@ class Timeout(BaseException):
 
     # -- in a with statement
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         try:
             if self._entry is None and not self.pending:
                 self.start()
@@ -282,7 +284,15 @@ def expired(timeout: Any) -> BaseException:
     return timeout if isinstance(timeout, Timeout) else Timeout(timeout)
 
 
-def with_timeout(seconds: float | None, function: Callable[..., R], *args: Any, **kwds: Any) -> R:
+@overload
+def with_timeout(
+    seconds: float | None, function: Callable[..., R], *args: Any, timeout_value: V, **kwds: Any
+) -> R | V: ...
+@overload
+def with_timeout(
+    seconds: float | None, function: Callable[P, R], *args: P.args, **kwds: P.kwargs
+) -> R: ...
+def with_timeout(seconds: float | None, function: Callable[..., Any], *args: Any, **kwds: Any) -> Any:
     """Call ``function(*args, **kwds)``, for ``seconds`` at the most; return what it returns.
 
     When the time is over Timeout is raised, or the keyword argument ``timeout_value`` is returned if it was
@@ -294,7 +304,7 @@ def with_timeout(seconds: float | None, function: Callable[..., R], *args: Any, 
         return function(*args, **kwds)
     except Timeout as e:
         if e is timeout and timeout_value is not _UNSET:
-            return timeout_value  # type: ignore[no-any-return]
+            return timeout_value
         raise
     finally:
         timeout.close()
