@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from ._core.errors import BlockingSwitchOutError
 from ._core.poller import READ, WRITE, Interest
+from ._core.seconds import checked_seconds
 from ._core.waiting import Wait
 from .hub import get_hub, sleep
 from .timeout import Timeout, wait_limited
@@ -115,7 +116,7 @@ def wait_fd(fd: int | HasFileno, events: int, timeout: Any = None, timeout_exc: 
     ready = _Ready(wait)
     interest = Interest(fd, events, ready)
     poller = get_hub().loop.get_poller()
-    if timeout is not None and not isinstance(timeout, Timeout) and timeout <= 0:
+    if timeout is not None and not isinstance(timeout, Timeout) and checked_seconds(timeout) <= 0:
         let_others_run(True)
         found = _look(fd, events)
         if not found:

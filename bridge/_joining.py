@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 
 from ._core.clock import monotonic
 from ._core.hub import get_hub
+from ._core.seconds import checked_seconds
 from ._core.waiting import Link, Wait
 from .timeout import Timeout, wait_limited
 
@@ -113,7 +114,7 @@ class _IWait(Iterator[T]):
         self._timeout = timeout
         self._deadline: float | None = None
         if timeout is not None and not isinstance(timeout, Timeout):
-            self._deadline = monotonic() + timeout
+            self._deadline = monotonic() + checked_seconds(timeout)
         _register(objects, self._collector)
         self._linked = True
 

@@ -17,6 +17,7 @@ from ._aio.asyncwait import AsyncWait
 from ._core.clock import monotonic
 from ._core.engine import parks
 from ._core.hub import get_hub_if_exists
+from ._core.seconds import checked_seconds
 from ._core.waiting import Wait, WaitLine
 from .timeout import Timeout, wait_limited
 
@@ -78,7 +79,7 @@ def stand_in_line(
     if wait is None:
         wait = Wait()
     if timeout is not None and not isinstance(timeout, Timeout):
-        deadline = monotonic() + timeout
+        deadline = monotonic() + checked_seconds(timeout)
     if line:
         line.prune()
     try:
@@ -126,7 +127,7 @@ async def stand_in_line_async(
     error: type[Exception],
     wait: Any = None,
 ) -> Any:
-    deadline = None if timeout is None else monotonic() + timeout
+    deadline = None if timeout is None else monotonic() + checked_seconds(timeout)
     if wait is None:
         wait = AsyncWait()
     if line:

@@ -41,6 +41,7 @@ from ._killing import hub_of, is_exception, killall, no_exception, throw_soon
 from ._life import ENDED, LATER, NEW, NO_KWARGS, QUEUED, RUNNING, life
 from ._links import FailureSpawnedLink, SpawnedLink, SuccessSpawnedLink
 from ._origin import Frame, callers, line_of
+from .hub import signal
 from .timeout import Timeout, expired, wait_limited
 
 __all__ = ["Greenlet", "joinall", "killall"]
@@ -700,3 +701,6 @@ _do_nothing.__name__ = "_run"
 def _call_spawn_callbacks(g: Any) -> None:
     for callback in tuple(_spawn_callbacks):
         callback(g)
+
+
+signal.greenlet_class = Greenlet

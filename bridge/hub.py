@@ -127,8 +127,13 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
         _sleep_elsewhere(blocking_place(current), seconds)  # raises where nothing may block
         return
     del current  # no cycle: what is raised here refers to this frame, and the greenlet may end with it
+    try:
+        only_yields = seconds <= 0
+    except TypeError:
+        seconds = as_seconds(seconds, "sleep({!r}): a number of seconds is needed")
+        only_yields = seconds <= 0
     wait = Wait()
-    if seconds <= 0:
+    if only_yields:
         wait.wake()
         wait.block()
         return
@@ -195,6 +200,9 @@ class signal:
     :meth:`cancel` ends it.
     """
 
+    #: What the handler runs in; :class:`bridge.Greenlet`, from when that is defined.
+    greenlet_class: Any = greenlet
+
     def __init__(self, signalnum: int, handler: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if not callable(handler):
             raise TypeError(f"signal handler must be callable, not {handler!r}")
@@ -203,7 +211,6 @@ class signal:
         self.handler = handler
         self.args = args
         self.kwargs = kwargs
-        self.greenlet_class = greenlet
         self.watcher.start(self._start)
 
     @property

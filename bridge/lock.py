@@ -17,7 +17,7 @@ from greenlet import getcurrent
 from ._aio.asyncwait import AsyncWait
 from ._core.clock import monotonic
 from ._core.engine import parks
-from ._core.seconds import as_seconds
+from ._core.seconds import as_seconds, checked_seconds
 from ._core.waiting import Wait, WaitLine
 from ._linkable import AbstractLinkable
 from .timeout import Timeout, wait_limited
@@ -185,7 +185,7 @@ class Semaphore(AbstractLinkable):
         if self.counter > 0:
             self.counter -= 1
             return True
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + checked_seconds(timeout)
         wait = AsyncWait()
         line = self._line_of_waiters()
         if line:

@@ -116,7 +116,12 @@ class SimpleQueue(QueueBase, Iterated[T]):
                     setattr(cls, f"{name}_nowait", through)
 
     def __init__(self, maxsize: int | None = None, items: Iterable[T] = (), _warn_depth: int = 2) -> None:
-        if maxsize is not None and maxsize <= 0:
+        try:
+            unbound = maxsize is None or maxsize <= 0
+        except TypeError:
+            what = f"{type(self).__name__}(maxsize={maxsize!r})"
+            raise TypeError(f"{what}: a number is needed, or None for no limit") from None
+        if unbound:
             if maxsize == 0:
                 warnings.warn(
                     "Queue(0) now equivalent to Queue(None); if you want a channel, use Channel",

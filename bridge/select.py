@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ._core.current import get_hub_if_exists
+from ._core.seconds import checked_seconds
 from ._fdset import FdSet, wait_ready
 from ._fdwait import (
     ERR,
@@ -74,8 +75,10 @@ def select(
             if e is not timeout:
                 raise
             return [], [], []
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"timeout must be non-negative, not {timeout!r}")
+    if timeout is not None:
+        timeout = checked_seconds(timeout)
+        if timeout < 0:
+            raise ValueError(f"timeout must be non-negative, not {timeout!r}")
     # The caller's own lists are what is looked at; only what can be looked at but once is copied.
     rlist, wlist, xlist = (
         fds if isinstance(fds, (list, tuple)) else list(fds) for fds in (rlist, wlist, xlist)

@@ -21,6 +21,7 @@ from . import fileobject as _fileobject
 from ._core.clock import monotonic
 from ._core.poller import READ as _READ
 from ._core.poller import WRITE as _WRITE
+from ._core.seconds import checked_seconds as _checked_seconds
 from ._core.waiting import Wait as _Wait
 from ._fdwait import wait_fd as _wait_fd
 from ._mirror import mirror
@@ -184,7 +185,7 @@ class Popen(_BasePopen):
                 if e is not timeout:
                     raise
                 raise _TimeoutExpired(self.args, timeout) from None  # type: ignore[arg-type]
-        return super().wait(timeout)
+        return super().wait(None if timeout is None else _checked_seconds(timeout))
 
     def rawlink(self, callback: Callable[[Popen], object]) -> None:
         """Have ``callback(self)`` called once in the hub when the child has ended; it must not block."""
@@ -211,7 +212,7 @@ class Popen(_BasePopen):
             raise TypeError(f"communicate({input!r:.40}): a str is needed, as the pipes are open for text")
         if self._output is not None:
             return self._output
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + _checked_seconds(timeout)
         try:
             output = self._communicate(input, deadline, timeout)
         except KeyboardInterrupt:

@@ -20,7 +20,7 @@ import bridge
 from bridge import getcurrent
 from bridge.event import Event
 from bridge.exceptions import BlockingSwitchOutError, ConcurrentObjectUseError, InvalidSwitchError, LoopExit
-from bridge.hub import Hub, Waiter, get_hub, set_default_hub_class
+from bridge.hub import Hub, Waiter, get_hub, set_default_hub_class, set_hub
 
 Errors = list[tuple[Any, BaseException]]
 
@@ -472,6 +472,9 @@ def test_hub_join_waits_until_nothing_is_left_or_the_time_is_over() -> None:
     bridge.spawn(bridge.sleep, 100)
     assert get_hub().join(timeout=0.002) is False
     assert get_hub().join(timeout=0) is False
+    with pytest.raises(TypeError, match="timeout='x'"):
+        get_hub().join(timeout="x")  # type: ignore[arg-type]
+    assert not get_hub().loop.joining
 
 
 @pytest.mark.engines("owned")
@@ -506,7 +509,7 @@ def test_signal_handler_runs_in_a_greenlet_of_its_own_until_it_is_cancelled() ->
 
     def handler(*args: Any, **kwargs: Any) -> None:
         bridge.sleep(0.001)  # it may block
-        log.append((args, kwargs))
+        log.append((args, kwargs, isinstance(getcurrent(), bridge.Greenlet)))
         came.set()
 
     previous = signal.getsignal(signal.SIGUSR1)
@@ -514,7 +517,7 @@ def test_signal_handler_runs_in_a_greenlet_of_its_own_until_it_is_cancelled() ->
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
         assert came.wait(5)
-        assert log == [((1,), {"x": 2})]
+        assert log == [((1,), {"x": 2}, True)]
         assert handle.ref is False
     finally:
         handle.cancel()
@@ -622,3 +625,10 @@ def test_the_files_of_a_hub_that_was_forgotten_are_given_back() -> None:
     gc.collect()
     assert not loop.is_closed()
     loop.close()
+
+
+def test_only_a_hub_can_be_made_the_hub() -> None:
+    hub = get_hub()
+    with pytest.raises(TypeError, match=r"set_hub\(5\)"):
+        set_hub(5)  # type: ignore[arg-type]
+    assert get_hub() is hub

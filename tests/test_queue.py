@@ -245,7 +245,7 @@ def test_limits(cls: Any) -> None:
     for kwargs in ({"block": False}, {"timeout": 0}, {"timeout": 0.001}, {"timeout": -1}):
         with pytest.raises(Full):
             queue.put(2, **kwargs)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="timeout='x'"):
         queue.put(2, timeout="x")
     assert not queue._getters and not queue._putters
     assert queue.get() == 1
@@ -720,3 +720,9 @@ def test_what_is_put_and_got_without_waiting_goes_through_the_methods_of_a_subcl
         calls.clear()
     Own().put_nowait(2)
     assert calls == ["own", ("put", 2, False)]
+
+
+@pytest.mark.parametrize("cls", [Queue, PriorityQueue, LifoQueue, SimpleQueue])
+def test_the_size_of_a_queue_is_a_number(cls: Any) -> None:
+    with pytest.raises(TypeError, match=rf"{cls.__name__}\(maxsize='x'\): a number is needed"):
+        cls("x")

@@ -377,5 +377,5 @@ def test_the_module_mirrors_the_real_one() -> None:
 
 def test_the_number_of_a_signal_is_an_integer() -> None:
     for wrong in (1.5, "10", None):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="a signal is an integer"):
             bridge.signal_handler(wrong, str)  # type: ignore[arg-type]

@@ -17,7 +17,10 @@ import bridge
 from bridge import Timeout
 from bridge.event import AsyncResult, Event
 from bridge.lock import Semaphore
-from bridge.queue import Empty, Queue
+from bridge.queue import Channel, Empty, Full, Queue
+from bridge.select import select
+from bridge.socket import socketpair, wait_read
+from bridge.subprocess import PIPE, Popen, TimeoutExpired
 
 SHORT = 0.002
 LONG = 100
@@ -577,6 +580,27 @@ def test_text_is_no_number_of_seconds(seconds: Any) -> None:
         bridge.Timeout(seconds)
 
 
+def _limited_calls(silent: Any, seconds: Any) -> list[tuple[Any, Callable[[], object]]]:
+    """Calls in which nothing happens for ``seconds``, each with what it raises, or returns, then."""
+    full: Queue[int] = Queue(1, [1])
+    sleeper = bridge.Greenlet(bridge.sleep, LONG)
+    return [
+        (Empty, lambda: Queue().get(timeout=seconds)),
+        (Empty, lambda: Queue().peek(timeout=seconds)),
+        (Empty, lambda: Channel().get(timeout=seconds)),
+        (Full, lambda: full.put(2, timeout=seconds)),
+        (Empty, lambda: bridge.await_(Queue().aget(seconds))),
+        (Full, lambda: bridge.await_(full.aput(2, seconds))),
+        (False, lambda: bridge.await_(full.ajoin(seconds))),
+        (False, lambda: bridge.await_(Semaphore(0).aacquire(seconds))),
+        (None, lambda: bridge.await_(sleeper.ajoin(seconds))),
+        (Timeout, lambda: bridge.await_(sleeper.aget(seconds))),
+        ([], lambda: list(bridge.iwait([sleeper], seconds))),
+        (TimeoutError, lambda: wait_read(silent, seconds)),
+        (([], [], []), lambda: select([silent], [], [], seconds)),
+    ]
+
+
 @pytest.mark.parametrize("kind", [decimal.Decimal, fractions.Fraction])
 def test_whatever_counts_as_a_number_limits_a_wait(kind: Any) -> None:
     seconds = kind("0.001")
@@ -587,6 +611,19 @@ def test_whatever_counts_as_a_number_limits_a_wait(kind: Any) -> None:
         AsyncResult().get(timeout=seconds)
     bridge.sleep(seconds)
     assert bridge.spawn_later(seconds, str, 5).get() == "5"
+    silent, other = socketpair()
+    with silent, other:
+        for outcome, call in _limited_calls(silent, seconds):
+            if isinstance(outcome, type):
+                with pytest.raises(outcome):
+                    call()
+            else:
+                assert call() == outcome
+    with Popen(["sleep", str(LONG)], stdout=PIPE) as child:
+        for limited in (child.wait, lambda s: child.communicate(timeout=s)):
+            with pytest.raises(TimeoutExpired):
+                limited(seconds)
+        child.kill()
     log: list[int] = []
     timer = bridge.get_hub().loop.timer(seconds)
     timer.start(log.append, 1)
@@ -597,8 +634,13 @@ def test_whatever_counts_as_a_number_limits_a_wait(kind: Any) -> None:
 def test_what_is_no_number_of_seconds_is_refused_at_once() -> None:
     for wrong in ("1", b"1", None, []):
         for call in (bridge.get_hub().loop.timer, bridge.sleep, lambda s: bridge.spawn_later(s, str)):
-            with pytest.raises(TypeError):
+            with pytest.raises(TypeError, match="a number of seconds is needed"):
                 call(wrong)
+    silent, other = socketpair()
+    with silent, other:
+        for _outcome, limited in _limited_calls(silent, "1"):
+            with pytest.raises(TypeError, match="timeout='1': a number of seconds, a Timeout or None is needed"):
+                limited()
     with pytest.raises(TypeError):
         bridge.get_hub().loop.timer(1, "1")
 

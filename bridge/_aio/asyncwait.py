@@ -10,6 +10,7 @@ import asyncio
 from _thread import get_ident
 from typing import Any
 
+from bridge._core.seconds import checked_seconds
 from bridge._core.waiting import Link
 
 __all__ = ["AsyncWait"]
@@ -33,7 +34,9 @@ class AsyncWait(Link):
 
         A cancellation comes out of here as CancelledError; the wait is over then.
         """
-        timer = None if timeout is None else self.aio.call_later(max(timeout, 0), self._expire)
+        timer = None
+        if timeout is not None:
+            timer = self.aio.call_later(max(checked_seconds(timeout), 0), self._expire)
         try:
             await self.future
         except BaseException:

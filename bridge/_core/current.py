@@ -188,6 +188,8 @@ def get_hub_if_exists() -> Hub | None:
 
 def set_hub(hub: Hub | None) -> None:
     """Make ``hub`` the hub of this thread; None: the next one who asks gets a new one."""
+    if hub is not None and not isinstance(hub, greenlet):
+        raise TypeError(f"set_hub({hub!r}): a Hub is needed, or None for a new one")
     hub_local.hub = hub
 
 

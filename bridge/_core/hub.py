@@ -57,6 +57,7 @@ from .current import (
 from .errors import BlockingSwitchOutError, HubDestroyed, InvalidSwitchError, LoopExit
 from .loop import loop as Loop
 from .running import current_task
+from .seconds import checked_seconds
 from .switching import use_hubs
 from .waiter import Waiter
 from .waiting import Wait
@@ -469,13 +470,14 @@ class Hub(greenlet):
             raise AssertionError("hub.join() is only possible from the MAIN greenlet")
         if self.dead:
             return True
+        deadline = None if timeout is None else monotonic() + checked_seconds(timeout)
         wait = Wait()
         self._joining.append(wait)
         loop = self.loop
         loop.joining += 1
         timer = None
-        if timeout is not None:
-            timer = loop.call_at(monotonic() + timeout, lambda w: w._expire(), wait, ref=False)
+        if deadline is not None:
+            timer = loop.call_at(deadline, lambda w: w._expire(), wait, ref=False)
         try:
             wait.block()
         except LoopExit:

@@ -32,7 +32,10 @@ class signal(watcher):
     _shown = ("signum",)
 
     def __init__(self, loop: Loop, signum: int, ref: bool = True, priority: int | None = None) -> None:
-        signum = index(signum)
+        try:
+            signum = index(signum)
+        except TypeError:
+            raise TypeError(f"a signal is an integer, such as signal.SIGTERM, not {signum!r}") from None
         if not 0 < signum < _signal.NSIG:
             raise ValueError(f"illegal signal number: {signum!r}")
         self.signum = signum
