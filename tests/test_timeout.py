@@ -639,7 +639,7 @@ def test_what_is_no_number_of_seconds_is_refused_at_once() -> None:
     silent, other = socketpair()
     with silent, other:
         for _outcome, limited in _limited_calls(silent, "1"):
-            with pytest.raises(TypeError, match="timeout='1': a number of seconds, a Timeout or None is needed"):
+            with pytest.raises(TypeError, match="timeout='1': a number of seconds, a Timeout or None"):
                 limited()
     with pytest.raises(TypeError):
         bridge.get_hub().loop.timer(1, "1")
