@@ -45,14 +45,14 @@ class BackdoorServer(StreamServer):
     ) -> None:
         server_args.setdefault("spawn", Pool())
         super().__init__(listener, **server_args)
-        self.locals = locals
+        #: The names that each connection begins with.
+        self.locals: dict[str, Any] = {"__doc__": None, "__name__": "__console__", **(locals or {})}
         self.banner = banner
 
     def _create_interactive_locals(self) -> dict[str, Any]:
         import builtins
 
-        names = {"__name__": "__console__", "__doc__": None, "__builtins__": builtins, "builtins": builtins}
-        return {**names, **(self.locals or {})}
+        return {"__builtins__": builtins, "builtins": builtins, **self.locals}
 
     def handle(self, conn: Any, _address: Any) -> None:
         """Serve one connection. Blocks the greenlet until it ends."""

@@ -1,7 +1,7 @@
 """The loop and its watchers; twin of :mod:`gevent.core`, which gevent calls deprecated.
 
-It has those names of gevent's that mean something on an asyncio loop: libev's constants for kinds of
-events are here, its flags and the numbers of its backends are not, as asyncio's loops choose for themselves.
+libev's constants are here: kinds of events, flags and the numbers of its backends. Flags and backends have no
+effect, as asyncio's loops choose for themselves; ``loop.backend_int`` is 0, which is none of them.
 """
 
 from __future__ import annotations
@@ -48,28 +48,50 @@ UNDEF = -1
 NONE = 0
 READWRITE = READ | WRITE
 TIMER = 0x100
+PERIODIC = 0x200
 SIGNAL = 0x400
 CHILD = 0x800
 STAT = 0x1000
 IDLE = 0x2000
 PREPARE = 0x4000
 CHECK = 0x8000
+EMBED = 0x10000
 FORK = 0x20000
+CLEANUP = 0x40000
 ASYNC = 0x80000
 CUSTOM = 0x1000000
 ERROR = -0x80000000
+
+#: The numbers of libev's backends.
+BACKEND_SELECT = 1
+BACKEND_POLL = 2
+BACKEND_EPOLL = 4
+BACKEND_KQUEUE = 8
+BACKEND_DEVPOLL = 16
+BACKEND_PORT = 32
+BACKEND_LINUXAIO = 64
+BACKEND_IOURING = 128
+
+#: Flags of libev's loops.
+NOINOTIFY = 0x100000
+SIGNALFD = 0x200000
+NOSIGMASK = 0x400000
+FORKCHECK = 0x2000000
 
 _events = (
     (READ, "READ"),
     (WRITE, "WRITE"),
     (TIMER, "TIMER"),
+    (PERIODIC, "PERIODIC"),
     (SIGNAL, "SIGNAL"),
     (CHILD, "CHILD"),
     (STAT, "STAT"),
     (IDLE, "IDLE"),
     (PREPARE, "PREPARE"),
     (CHECK, "CHECK"),
+    (EMBED, "EMBED"),
     (FORK, "FORK"),
+    (CLEANUP, "CLEANUP"),
     (ASYNC, "ASYNC"),
     (CUSTOM, "CUSTOM"),
 )

@@ -225,3 +225,11 @@ def test_the_console_can_be_at_a_unix_socket(serve: Serve) -> None:
 def test_names_are_gevent_s() -> None:
     assert backdoor.__all__ == ["BackdoorServer"]
     assert issubclass(BackdoorServer, bridge.server.StreamServer)
+
+
+def test_names_can_be_added_to_the_server_later(serve: Any) -> None:
+    server = serve()
+    server.locals["later"] = 43
+    with Console(server) as console:
+        assert console("later") == "43"
+        assert console("__name__") == "'__console__'"

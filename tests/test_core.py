@@ -43,6 +43,13 @@ def test_events_have_names() -> None:
     assert core._events_to_str(core.NONE) == "0x0"
     assert repr(core.EVENTS) == str(core.EVENTS) == "gevent.core.EVENTS"
     assert (core.MINPRI, core.MAXPRI) == (-2, 2)
+    assert core._events_to_str(core.PERIODIC | core.EMBED) == "PERIODIC|EMBED"
+
+
+def test_the_numbers_of_libevs_backends_are_there_and_none_is_in_use() -> None:
+    backends = [value for name, value in vars(core).items() if name.startswith("BACKEND_")]
+    assert sorted(backends) == [1 << n for n in range(8)]
+    assert bridge.get_hub().loop.backend_int not in backends
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,15 @@ def test_same_error_as_the_system(
 def test_keyword_arguments(resolver: Any) -> None:
     found = resolver().getaddrinfo("127.0.0.1", port=1, type=_socket.SOCK_STREAM, family=_socket.AF_INET)
     assert [entry[4] for entry in found] == [("127.0.0.1", 1)]
+    # gevent's name for the kind of socket
+    assert resolver().getaddrinfo("127.0.0.1", 1, socktype=_socket.SOCK_STREAM) == found
     assert repr(found) == repr(socket.getaddrinfo("127.0.0.1", 1, socket.AF_INET, socket.SOCK_STREAM))
+
+
+def test_names_may_be_looked_up_in_another_family(resolver: Any) -> None:
+    assert resolver().gethostbyname("::1", family=_socket.AF_INET6) == "::1"
+    assert resolver().gethostbyname_ex("::1", _socket.AF_INET6)[2] == ["::1"]
+    assert resolver().gethostbyname("127.0.0.1", _socket.AF_INET) == "127.0.0.1"
 
 
 def test_the_thread_resolver_lets_others_run() -> None:

@@ -21,6 +21,8 @@ from .._core.hub import get_hub
 __extensions__ = ["AbstractResolver"]
 __all__ = list(__extensions__)
 
+_AF_INET = int(_socket.AF_INET)
+
 # Numbers that Python has no name for stay numbers. A look into a dict is ten times as fast as a call of the
 # enumeration.
 _FAMILIES: dict[int, int] = {int(member): member for member in AddressFamily}
@@ -59,17 +61,22 @@ class AbstractResolver:
     def close(self) -> None:
         """Give back what the resolver holds. The system's functions need nothing."""
 
-    def gethostbyname(self, hostname: Any) -> str:
-        """The IPv4 address of a host. Raises ``socket.gaierror``."""
+    def gethostbyname(self, hostname: Any, family: int = _AF_INET) -> str:
+        """The IPv4 address of a host, or that of another ``family``. Raises ``socket.gaierror``."""
+        if family != _AF_INET:
+            return self.gethostbyname_ex(hostname, family)[2][0]
         if self._defines("gethostbyname_ex") or self._defines("getaddrinfo"):
             return self.gethostbyname_ex(hostname)[2][0]
         return self._call(_socket.gethostbyname, hostname)  # type: ignore[no-any-return]
 
-    def gethostbyname_ex(self, hostname: Any) -> tuple[str, list[str], list[str]]:
-        """The name of a host, its other names, and its IPv4 addresses. Raises ``socket.gaierror``."""
-        if self._defines("getaddrinfo"):
+    def gethostbyname_ex(self, hostname: Any, family: int = _AF_INET) -> tuple[str, list[str], list[str]]:
+        """The name of a host, its other names, and its IPv4 addresses, or those of another ``family``.
+
+        Raises ``socket.gaierror``.
+        """
+        if family != _AF_INET or self._defines("getaddrinfo"):
             found = self.getaddrinfo(
-                hostname, 0, _socket.AF_INET, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, _socket.AI_CANONNAME
+                hostname, 0, family, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, _socket.AI_CANONNAME
             )
             if not found:
                 raise _socket.gaierror(_socket.EAI_NONAME, "Name or service not known")
@@ -77,13 +84,22 @@ class AbstractResolver:
         return self._call(_socket.gethostbyname_ex, hostname)  # type: ignore[no-any-return]
 
     def getaddrinfo(
-        self, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+        self,
+        host: Any,
+        port: Any,
+        family: int = 0,
+        socktype: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        *,
+        type: int = 0,
     ) -> list[tuple[int, int, int, str, Any]]:
         """What to make a socket of, and what to connect it to, for a host and a service.
 
-        A list of (family, type, protocol, canonical name, address). Raises ``socket.gaierror``.
+        A list of (family, type, protocol, canonical name, address). ``type`` is ``socktype`` under its name
+        in :func:`socket.getaddrinfo`. Raises ``socket.gaierror``.
         """
-        found = self._call(_socket.getaddrinfo, host, port, family, type, proto, flags)
+        found = self._call(_socket.getaddrinfo, host, port, family, socktype or type, proto, flags)
         return [(_FAMILIES.get(f, f), _KINDS.get(t, t), *rest) for f, t, *rest in found]
 
     def gethostbyaddr(self, ip_address: Any) -> tuple[str, list[str], list[str]]:
