@@ -227,9 +227,9 @@ def test_names_are_gevent_s() -> None:
     assert issubclass(BackdoorServer, bridge.server.StreamServer)
 
 
-def test_names_can_be_added_to_the_server_later(serve: Any) -> None:
+def test_names_can_be_added_to_the_server_later(serve: Serve) -> None:
     server = serve()
     server.locals["later"] = 43
     with Console(server) as console:
-        assert console("later") == "43"
-        assert console("__name__") == "'__console__'"
+        assert console("later") == "43\n"
+        assert console("__name__") == "'__console__'\n"
