@@ -7,6 +7,7 @@ compared.
 from __future__ import annotations
 
 import ast
+import http.client
 import importlib.util
 import multiprocessing
 import os
@@ -153,6 +154,7 @@ SPECIAL = {
     "gipc_processes",
     "greenlet_state",
     "local_proxy",
+    "long_polling",
     "monkey_patching",
     "multiprocessing_pipes",
     "redis_queue",
@@ -163,6 +165,7 @@ SPECIAL = {
     "sync_async",
     "timeout_custom_exception",
     "websocket_server",
+    "wsgi_servers",
     "zeromq_green",
 }
 
@@ -282,11 +285,6 @@ def test_sigquit_shuts_the_program_down(loop: str) -> None:
     assert (printed, errors, process.returncode) == ("", "", 0)
 
 
-def test_local_proxy_keeps_requests_apart(loop: str) -> None:
-    pytest.importorskip("werkzeug", reason="werkzeug, whose LocalProxy this shows, is not installed")
-    assert output("local_proxy", loop) == "200 OK\nHello 10.0.0.1\n200 OK\nHello 10.0.0.2\n"
-
-
 # multiprocessing: a forked child beside the hub, and descriptors that somebody else reads.
 @pytest.mark.skipif(
     importlib.util.find_spec("bridge.socket") is None, reason="needs bridge.socket (wait_read and wait_write)"
@@ -374,6 +372,44 @@ def test_simple_server_talks_to_each_who_connects(loop: str) -> None:
         for peer in peers:
             with peer, peer.makefile("rb") as lines:
                 assert lines.read() == b"Hello from a telnet!\n0\n1\n2\n3\n4\n"
+
+
+def fetch(port: int, source: str = "127.0.0.1") -> http.client.HTTPConnection:
+    """Ask for /; the answer has not been read yet."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HUNG, source_address=(source, 0))
+    connection.request("GET", "/")
+    return connection
+
+
+def test_local_proxy_keeps_requests_apart(loop: str) -> None:
+    pytest.importorskip("werkzeug", reason="werkzeug, whose LocalProxy this shows, is not installed")
+    # loopback has more than one address on Linux only
+    sources = ["127.0.0.1", "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"]
+    with Server(loop, "local_proxy", "0") as server:
+        port = server.port()
+        for source, connection in [(source, fetch(port, source)) for source in sources]:
+            assert connection.getresponse().read() == f"Hello {source}".encode()
+            connection.close()
+
+
+def test_wsgi_servers_say_hello_in_one_piece_and_in_two(loop: str) -> None:
+    with Server(loop, "wsgi_servers", "0", "0") as server:
+        whole, streamed = (fetch(server.port()) for _ in range(2))
+        with whole.getresponse() as answer:
+            assert (answer.headers["Content-Length"], answer.read()) == ("18", b"<p>Hello World</p>")
+        with streamed.getresponse() as answer:
+            assert (answer.headers["Transfer-Encoding"], answer.read()) == ("chunked", b"<p>Hello World</p>")
+        whole.close()
+        streamed.close()
+
+
+def test_long_polling_gives_one_line_after_the_other(loop: str) -> None:
+    with Server(loop, "long_polling", "0") as server:
+        connection = fetch(server.port())
+        answer = connection.getresponse()
+        assert [answer.readline() for _ in range(3)] == [b'"Hello World"\n'] * 3
+        answer.close()
+        connection.close()
 
 
 def test_websocket_server_sends_each_message_to_everybody(loop: str, tmp_path: Path) -> None:

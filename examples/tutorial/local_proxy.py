@@ -1,13 +1,16 @@
-"""Flask's `request`: werkzeug's LocalProxy over a `local` (needs werkzeug; here without a server).
+"""Flask's `request`: werkzeug's LocalProxy over a `local`, in a WSGI server (needs werkzeug).
 
-Look for: two requests are under way at once, and each sees its own `request`.
+Access it with `curl http://127.0.0.1:8000/`, or another port given as argument. Look for: your own address;
+of several requests under way at once each sees its own `request`.
 """
+import sys
 import gevent
 from gevent.local import local
 from werkzeug.local import LocalProxy
-from werkzeug.test import create_environ
 from werkzeug.wrappers import Request
 from contextlib import contextmanager
+
+from gevent.wsgi import WSGIServer
 
 _requests = local()
 request = LocalProxy(lambda: _requests.request)
@@ -19,7 +22,7 @@ def sessionmanager(environ):
     _requests.request = None
 
 def logic():
-    gevent.sleep(0) # lets the other request begin
+    gevent.sleep(0.1) # lets another request begin
     return "Hello " + request.remote_addr
 
 def application(environ, start_response):
@@ -35,14 +38,8 @@ def application(environ, start_response):
     start_response(status, headers)
     return [body.encode()]
 
-# In the place of the tutorial's WSGIServer(('', 8000), application).serve_forever():
-
-def visit(address):
-    environ = create_environ(environ_base={'REMOTE_ADDR': address})
-    body = application(environ, lambda status, headers: print(status))
-    print(b''.join(body).decode())
-
-gevent.joinall([
-    gevent.spawn(visit, '10.0.0.1'),
-    gevent.spawn(visit, '10.0.0.2'),
-])
+port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
+server = WSGIServer(('127.0.0.1', port), application, log=None)
+server.start()
+print('listening on port %d' % server.server_port, flush=True)
+server.serve_forever()
