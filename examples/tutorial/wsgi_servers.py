@@ -1,7 +1,7 @@
 """The two names of the WSGI server: `gevent.wsgi` of gevent 1.0, and `gevent.pywsgi`, which streams.
 
-Access them with `curl -v http://127.0.0.1:8000/` and `curl -v http://127.0.0.1:8001/`, or other ports given as
-arguments. Look for: "Hello World", in one piece with its length, and in two (Transfer-Encoding: chunked).
+Access them with `curl -v http://127.0.0.1:8000/` and `curl -v http://127.0.0.1:8001/`, or other ports given
+as arguments. Look for: "Hello World", in one piece with its length, and in two (Transfer-Encoding: chunked).
 """
 import sys
 import gevent
