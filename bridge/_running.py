@@ -36,8 +36,11 @@ def run(main: Callable[[*Ts], Any] | Coroutine[Any, Any, Any], *args: *Ts) -> An
     Like ``asyncio.run``, on uvloop where it is installed: a coroutine runs as a task, a plain function in
     the calling greenlet. All tasks that are made meanwhile are portals: they may block anywhere. In the
     end the tasks that are left are cancelled and the greenlets killed.
-    RuntimeError where a loop is running (use ``await`` or ``bridge.await_`` there). Blocks.
+    RuntimeError where a loop is running (use ``await`` or ``bridge.await_`` there), TypeError for what can
+    be neither called nor awaited. Blocks.
     """
+    if not callable(main) and not inspect.isawaitable(main):
+        raise TypeError(f"bridge.run() takes a function, a coroutine function or a coroutine, not {main!r}")
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:

@@ -629,6 +629,17 @@ async def test_run_in_a_coroutine_is_refused_and_says_what_to_write() -> None:
             bridge.run(give, 1)
 
 
+@pytest.mark.parametrize("wrong", [5, None, "main", [give]])
+def test_run_wants_something_to_call_or_to_await(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"bridge.run\(\) takes a function, a coroutine function or"):
+        bridge.run(wrong)
+
+
+def test_a_task_factory_is_for_loops() -> None:
+    with pytest.raises(TypeError, match="takes a loop, or None for the running one, not 5"):
+        bridge.install_task_factory(5)  # type: ignore[arg-type]
+
+
 # -- the task of a greenlet ---------------------------------------------------------------------------------
 
 

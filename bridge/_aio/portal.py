@@ -385,10 +385,12 @@ def install_task_factory(loop: asyncio.AbstractEventLoop | None = None) -> None:
     """Make every task that ``loop`` creates from now on a portal: it may block anywhere.
 
     ``loop``: the running one if None (RuntimeError if none runs). A task factory that is installed already
-    goes on making the tasks.
+    goes on making the tasks. TypeError for what is no loop.
     """
     if loop is None:
         loop = asyncio.get_running_loop()
+    elif not hasattr(loop, "set_task_factory"):
+        raise TypeError(f"install_task_factory() takes a loop, or None for the running one, not {loop!r}")
     before = loop.get_task_factory()
     if getattr(before, "makes_portals", False):
         return
