@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from types import FunctionType
 
 import pytest
 
@@ -313,3 +314,29 @@ def test_another_interpreter_of_the_process_has_the_python_twins() -> None:
     here, there, here_again = (set(line.split()) for line in out.splitlines())
     assert there == {"False"}
     assert here == here_again == {"True"}
+
+
+def test_callers_say_so_if_there_is_no_memory() -> None:
+    """CPython gives no frame then, which looks like the end of the stack, but leaves the error set."""
+    testcapi = pytest.importorskip("_testcapi")
+    if not hasattr(testcapi, "set_nomemory"):
+        pytest.skip("this CPython cannot pretend that there is no memory")
+    from bridge import _origin
+
+    callers = _origin.callers
+    if isinstance(callers, FunctionType):
+        pytest.skip("it is the interpreter that makes these frames")
+
+    def attempt(n: int) -> tuple[object, ...] | None:
+        arguments = 8, ()
+        testcapi.set_nomemory(n, n + 1)
+        try:
+            return callers(*arguments)
+        except MemoryError:
+            return None
+        finally:
+            testcapi.remove_mem_hooks()
+
+    found = [attempt(n) for n in range(40)]  # a SystemError if the error was left set
+    assert None in found
+    assert found[-1]

@@ -58,7 +58,10 @@ callers(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         }
     }
     PyObject *result;
-    if (says(args[1], codes, offsets, n)) {
+    if (PyErr_Occurred()) {
+        result = NULL; /* there was no memory for a frame, which is not told otherwise */
+    }
+    else if (says(args[1], codes, offsets, n)) {
         result = Py_NewRef(args[1]);
     }
     else {
