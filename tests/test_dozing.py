@@ -450,3 +450,39 @@ def test_watchers_of_the_phases_of_the_loop_are_called(dozing: Pair) -> None:
     exchange(dozing, 3)
     watcher.close()
     assert calls
+
+
+def test_an_error_in_one_wake_up_does_not_keep_others_from_theirs(pair: Pair) -> None:
+    """The kernel tells each edge once."""
+
+    class Broken:
+        woken = False
+        engine: Any = None
+        woken_at = 0
+
+        def wake(self) -> None:
+            raise ZeroDivisionError
+
+        def abandoned(self) -> bool:
+            return False
+
+    others = [socket.socketpair() for _ in range(4)]
+    try:
+        readers = [bridge.spawn(a.recv, 1) for a, _ in others]
+        bridge.sleep(0)
+        exchange(pair)
+        victim: Any = others[0][0]
+        channel = victim._channel
+        channel.reader, kept = Broken(), channel.reader
+        for _, b in others:
+            b.send(b"x")
+        with pytest.raises(ZeroDivisionError):  # an error of the loop is raised in the main greenlet
+            bridge.joinall(readers)
+        channel.reader = kept
+        kept.wake()
+        bridge.joinall(readers)
+        assert [g.value for g in readers] == [b"x"] * 4
+    finally:
+        for a, b in others:
+            a.close()
+            b.close()

@@ -172,13 +172,27 @@ look(PyObject *self, Engine *engine, double timeout, char *interrupted)
     if (timeout != 0) {
         engine->armed = 1; /* whoever it was that woke us, a drain is under way */
     }
-    PyObject *found = n < 0 ? NULL : PyLong_FromLong(n);
-    int failed = found == NULL ? -1 : 0;
-    if (!failed) {
+    PyObject *type = NULL, *value, *tb;
+    for (int i = 0; i < n; i++) {
+        /* The kernel tells each edge once: one error, which may have been one of memory, must not keep the others from
+           being reported, nor, if it can be helped, that one. */
+        for (int more = 2; more > 0 && report(self, channels, events[i].data.fd, events[i].events) < 0; more--) {
+            if (type == NULL) {
+                PyErr_Fetch(&type, &value, &tb);
+            }
+            PyErr_Clear();
+        }
+    }
+    if (type != NULL) {
+        PyErr_Restore(type, value, tb);
+    }
+    int failed = n < 0 || type != NULL;
+    PyObject *found = failed ? NULL : PyLong_FromLong(n);
+    if (found != NULL) {
         store(self, edges_found, found);
     }
-    for (int i = 0; i < n && !failed; i++) {
-        failed = report(self, channels, events[i].data.fd, events[i].events);
+    else {
+        failed = 1;
     }
     if (!failed && !engine->armed) {
         Py_ssize_t waiting = PyObject_Size(ready);

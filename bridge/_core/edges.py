@@ -242,36 +242,46 @@ class Edges:
         self._found = len(found)
         if timeout:
             engine.armed = True  # whoever it was that woke us, a drain is under way
+        error: BaseException | None = None
         for fd, events in found:
-            channel = channels.get(fd)
-            if channel is None:
-                if fd == self.loop_fd:
-                    self.loop_calls = True
-                continue
-            if events == _IN:
-                channel.drained = False
-                wait = channel.reader
-            else:
-                if events & ~(_IN | _OUT):
-                    channel.stream = False
-                if events & _WRITABLE:
-                    wait = channel.writer
-                    if wait is not None:
-                        wait.wake()
-                if not events & _READABLE:
+            try:
+                channel = channels.get(fd)
+                if channel is None:
+                    if fd == self.loop_fd:
+                        self.loop_calls = True
                     continue
-                channel.drained = False
-                wait = channel.reader
-            if wait is not None and not wait.woken:
-                if wait.engine is engine and not wait.queued:
-                    # Wait.wake(), written out
-                    wait.woken = wait.queued = True
-                    wait.target = wait.greenlet
-                    ready.append(wait)
+                if events == _IN:
+                    channel.drained = False
+                    wait = channel.reader
                 else:
-                    wait.wake()
+                    if events & ~(_IN | _OUT):
+                        channel.stream = False
+                    if events & _WRITABLE:
+                        wait = channel.writer
+                        if wait is not None:
+                            wait.wake()
+                    if not events & _READABLE:
+                        continue
+                    channel.drained = False
+                    wait = channel.reader
+                if wait is not None and not wait.woken:
+                    if wait.engine is engine and not wait.queued:
+                        # Wait.wake(), written out
+                        wait.woken = wait.queued = True
+                        wait.target = wait.greenlet
+                        ready.append(wait)
+                    else:
+                        wait.wake()
+            except BaseException as e:
+                # the kernel tells each edge once: the others are not to be lost with this one
+                error = error or e
         if ready and not engine.armed:
             engine.arm()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                error = None  # its traceback refers to this frame: no cycle through it
 
     def watch_loop(self, engine: Engine) -> bool:
         """Let us watch the loop instead of the loop us; False if that is not possible."""
