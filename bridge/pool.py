@@ -407,8 +407,8 @@ class Group(GroupMappingMixin):
         line = self._killers
         if line is None:
             line = self._killers = WaitLine()
-        line.append(wait)
         try:
+            line.append(wait)
             return wait_limited(wait, limit)
         finally:
             line.discard(wait)

@@ -118,10 +118,11 @@ class Timeout(BaseException):
 
     def _ring(self) -> None:
         """The time is over; not in the hub yet."""
-        self._entry = None
         if self._greenlet is None:
+            self._entry = None
             return
         self._queued = self._engine.call(self._on_expiration, self._greenlet, self._to_throw())
+        self._entry = None
 
     def _to_throw(self) -> Any:
         # raising an instance again and again is what users ask for; True and False mean the timeout itself

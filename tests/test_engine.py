@@ -703,3 +703,156 @@ def test_a_wake_up_that_came_while_something_else_was_waited_for_is_not_lost(tim
     before = time.monotonic()
     assert wait.block(timeout)
     assert time.monotonic() < before + 20
+
+
+# -- what goes wrong in the middle: signal handlers that raise, and memory that is not there ------------
+
+
+class Trouble(Exception):
+    """What a signal handler raises."""
+
+
+def then_trouble(function: Any) -> Any:
+    """As a signal handler that runs, and raises, when ``function`` has just returned."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        function(*args, **kwargs)
+        raise Trouble
+
+    return call
+
+
+@pytest.mark.engines("owned")
+@pytest.mark.parametrize("seconds", [0, 0.001])
+def test_what_a_handler_raises_right_after_a_sleep_does_not_cost_the_next_one(seconds: float) -> None:
+    loop = bridge.get_hub().loop
+    loop.park = then_trouble(loop.park)
+    try:
+        with pytest.raises(Trouble):
+            bridge.sleep(seconds)
+    finally:
+        del loop.park
+    assert not loop.stale
+    for _ in range(3):
+        bridge.sleep(seconds)
+
+
+@pytest.mark.engines("owned")
+@pytest.mark.parametrize("wait", [bridge.sleep, lambda time: Event().wait(time)], ids=["sleep", "event"])
+def test_what_a_handler_raises_before_a_timer_is_known_leaves_no_wake_up(wait: Any) -> None:
+    loop = bridge.get_hub().loop
+    loop.call_at = then_trouble(loop.call_at)
+    try:
+        with pytest.raises(Trouble):
+            wait(0.002)
+    finally:
+        del loop.call_at
+    bridge.sleep(0.01)  # nobody switches to us meanwhile
+    bridge.spawn(bridge.sleep, 0.001).join()
+
+
+@pytest.mark.engines("owned")
+def test_an_entry_of_a_sleeper_that_is_interrupted_before_it_parks_is_void() -> None:
+    loop = bridge.get_hub().loop
+
+    class Ready(type(loop.ready)):  # type: ignore[misc]
+        append = then_trouble(type(loop.ready).append)
+
+    before = loop.ready
+    loop.ready = Ready(before)
+    try:
+        with pytest.raises(Trouble):
+            bridge.sleep(0)
+        before.extend(loop.ready)
+    finally:
+        loop.ready = before
+    for _ in range(3):
+        bridge.sleep(0.001)
+
+
+@pytest.mark.engines("owned")
+def test_an_alarm_in_which_a_handler_raises_is_not_the_last(errors: list[Any]) -> None:
+    hub = bridge.get_hub()
+    loop = hub.loop
+    bridge.sleep(0.001)
+    loop.aio.set_exception_handler(loop._loop_failed)
+    rings: list[None] = []
+    ring = loop._ring
+
+    def broken() -> None:
+        rings.append(None)
+        if len(rings) == 1:
+            raise Trouble  # as at the entry of the real one
+        ring()
+
+    loop._ring = broken
+    try:
+        bridge.sleep(0.002)
+        bridge.sleep(0.002)
+    finally:
+        del loop._ring
+    assert rings
+
+
+def test_a_wake_up_for_which_there_was_no_memory_can_be_given_again() -> None:
+    class Place:
+        armed = True
+
+        def __init__(self) -> None:
+            self.ready = self
+            self.entries: list[Any] = []
+            self.full = True
+
+        def append(self, entry: Any) -> None:
+            if self.full:
+                raise MemoryError
+            self.entries.append(entry)
+
+    def check() -> None:
+        wait = Wait()
+        place = wait.engine = Place()
+        for wake in (wait.wake, wait._expire):
+            with pytest.raises(MemoryError):
+                wake()
+            assert not wait.woken
+            assert not wait.queued
+            assert not wait.timed_out
+        place.full = False
+        wait.wake()
+        assert place.entries == [wait]
+
+    bridge.spawn(check).get()
+
+
+@pytest.mark.engines("owned")
+def test_a_timer_for_which_there_was_no_memory_is_not_lost() -> None:
+    loop = bridge.get_hub().loop
+    calls = []
+
+    def due(arg: int) -> None:
+        calls.append(arg)
+        if len(calls) == 1:
+            raise MemoryError
+
+    timer = loop.call_at(0.0, due, 7, False)
+    with pytest.raises(MemoryError):
+        loop.expire(time.monotonic())
+    assert timer[2] is due
+    loop.expire(time.monotonic())
+    assert calls == [7, 7]
+    assert not loop.cancel(timer)
+
+
+@pytest.mark.engines("owned")
+def test_a_timer_whose_alarm_cannot_be_set_is_not_there() -> None:
+    loop = bridge.get_hub().loop
+    before = list(loop.heap)
+    armed, loop.armed = loop.armed, False
+    loop.arm = then_trouble(int)
+    try:
+        with pytest.raises(Trouble):
+            loop.call_at(time.monotonic() + 60, print, None)
+    finally:
+        loop.armed = armed
+        del loop.arm
+    assert [t for t in loop.heap if t[2] is not None and t not in before] == []

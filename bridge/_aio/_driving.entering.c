@@ -40,6 +40,10 @@ enter(Engine *engine, PyObject *g)
         Py_XDECREF(runner);
         if (bound == NULL) {
             Py_XDECREF(first);
+            if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+                PyErr_Clear(); /* the wake-up is not to be lost: a drain sees to it */
+                return 0;
+            }
             Py_DECREF(g);
             return -1;
         }
@@ -132,6 +136,13 @@ begin(Engine *engine, PyObject *aio, PyObject *task, PyObject *g, PyObject *args
         return NULL;
     }
     if (hide() < 0) {
+        PyObject *error = take_exception();
+        if (task == Py_None || enter_task(aio, task) == 0) {
+            put_back(error);
+        }
+        else {
+            Py_DECREF(error);
+        }
         Py_DECREF(bound);
         return NULL;
     }
@@ -149,7 +160,12 @@ begin(Engine *engine, PyObject *aio, PyObject *task, PyObject *g, PyObject *args
     engine->turns = turns;
     engine->draining = draining;
     int bad = came != shown && show(aio) < 0;
-    bad = bad || (task != Py_None && enter_task(aio, task) < 0);
+    if (bad && task != Py_None) {
+        enter_task(aio, task); /* all the same, or the task never ends */
+    }
+    else if (task != Py_None) {
+        bad = enter_task(aio, task) < 0;
+    }
     if (!bad && !engine->armed) {
         Py_ssize_t ready = PyObject_Size(engine->ready);
         /* greenlets rely on a drain that goes on when they leave it */

@@ -44,52 +44,46 @@ running_loop(void)
 /* ---- the ready queue, and whoever is in it ------------------------------------------------------------------ */
 
 int
-make_ready(PyObject *engine, PyObject *item)
+append_ready(PyObject *engine, PyObject *item)
 {
-    PyObject *result;
-    int armed;
     if (PyObject_TypeCheck(engine, engine_type)) {
         Engine *e = (Engine *)engine;
         if (e->ready == NULL) {
             PyErr_SetString(PyExc_AttributeError, "ready");
             return -1;
         }
-        result = PyObject_CallMethodOneArg(e->ready, name_append, item);
-        if (result == NULL) {
-            return -1;
-        }
-        Py_DECREF(result);
-        armed = e->armed;
+        return done_with(PyObject_CallMethodOneArg(e->ready, name_append, item)) < 0 ? -1 : e->armed;
     }
-    else { /* a portal */
-        PyObject *ready = PyObject_GetAttr(engine, name_ready);
-        if (ready == NULL) {
-            return -1;
-        }
-        result = PyObject_CallMethodOneArg(ready, name_append, item);
-        Py_DECREF(ready);
-        if (result == NULL) {
-            return -1;
-        }
-        Py_DECREF(result);
-        result = PyObject_GetAttr(engine, name_armed);
-        if (result == NULL) {
-            return -1;
-        }
-        armed = PyObject_IsTrue(result);
-        Py_DECREF(result);
-        if (armed < 0) {
-            return -1;
-        }
+    /* a portal */
+    PyObject *ready = PyObject_GetAttr(engine, name_ready);
+    if (ready == NULL) {
+        return -1;
     }
-    if (!armed) {
-        result = PyObject_CallMethodNoArgs(engine, name_arm);
-        if (result == NULL) {
-            return -1;
-        }
-        Py_DECREF(result);
+    int failed = done_with(PyObject_CallMethodOneArg(ready, name_append, item));
+    Py_DECREF(ready);
+    if (failed) {
+        return -1;
     }
-    return 0;
+    PyObject *armed = PyObject_GetAttr(engine, name_armed);
+    if (armed == NULL) {
+        PyErr_Clear(); /* arm() will tell */
+        return 0;
+    }
+    Py_DECREF(armed);
+    return armed == Py_True;
+}
+
+int
+arm(PyObject *engine)
+{
+    return done_with(PyObject_CallMethodNoArgs(engine, name_arm));
+}
+
+int
+make_ready(PyObject *engine, PyObject *item)
+{
+    int armed = append_ready(engine, item);
+    return armed ? (armed < 0 ? -1 : 0) : arm(engine);
 }
 
 /* Switch to an entry of the ready queue that is no callback. A method of its own is honoured; greenlet's is called by

@@ -22,8 +22,11 @@ extern PyObject *name_popleft, *name_hub, *name_loop, *name_dead, *name_woken, *
     *name_bury;
 /* greenlet.getcurrent() */
 extern PyObject *(*greenlet_current)(void);
-/* Append to the ready queue of an engine and see to it that it is noticed; 0, or -1 with an exception. */
+/* Append to the ready queue of an engine, and see to it that it is noticed; 0, or -1 with an exception. */
 int make_ready(PyObject *engine, PyObject *item);
+/* The two halves of that: whether it will be noticed, or -1 with an exception, and it is not there; 0, or -1. */
+int append_ready(PyObject *engine, PyObject *item);
+int arm(PyObject *engine);
 PyObject *engine_park(Engine *self, PyObject *ignored);
 /* If nobody is ready, sleep until somebody is, for so many seconds at the most; 1 if it is `wait` who is to go on now, 0
    if that is to be seen to by way of park(), or -1 with an exception. */

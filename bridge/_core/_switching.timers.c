@@ -2,13 +2,13 @@
 
    A timer is a list: when (monotonic seconds), a serial number, a function or None, its argument, and whether it is a
    reason to go on. No code in Python runs between taking one out of the heap and calling its function, so that what a
-   signal handler raises cannot come in between. */
+   signal handler raises cannot come in between. (That of waits, the most frequent one, is in C itself.) */
 
 #include "_switching.parts.h"
 
 enum { WHEN, SERIAL, FUNCTION, ARGUMENT, REF, FIELDS };
 
-static PyObject *heappush, *heappop, *name_arm, *name_rebuild;
+static PyObject *heappush, *heappop, *name_rebuild;
 
 /* The heap of an engine; a borrowed reference, NULL with an exception. */
 static PyObject *
@@ -71,8 +71,11 @@ engine_call_at(Engine *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
     Py_INCREF(heap);
     int failed = done_with(PyObject_CallFunctionObjArgs(heappush, heap, timer, NULL));
     Py_DECREF(heap);
-    if (!failed && !self->armed) {
-        failed = done_with(PyObject_CallMethodNoArgs((PyObject *)self, name_arm));
+    if (!failed && !self->armed && arm((PyObject *)self) < 0) {
+        failed = 1;
+        set_field(timer, FUNCTION, Py_None); /* it is in the heap, which nobody is to know */
+        set_field(timer, ARGUMENT, Py_None);
+        self->cancelled++;
     }
     if (failed) {
         Py_CLEAR(timer);
@@ -116,6 +119,20 @@ engine_cancel(Engine *self, PyObject *timer)
     Py_RETURN_TRUE;
 }
 
+/* There was no memory to do what a timer is there for: it stays, as somebody relies on it. With an exception set. */
+static void
+put_off(PyObject *heap, PyObject *timer, PyObject *function, PyObject *argument)
+{
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    set_field(timer, FUNCTION, function);
+    set_field(timer, ARGUMENT, argument);
+    if (done_with(PyObject_CallFunctionObjArgs(heappush, heap, timer, NULL)) < 0) {
+        PyErr_Clear();
+    }
+    PyErr_Restore(type, value, tb);
+}
+
 const char expire_doc[] = PyDoc_STR(
 "expire($self, now, /)\n--\n\n"
 "Call what is due at ``now``.");
@@ -155,6 +172,9 @@ engine_expire(Engine *self, PyObject *arg)
             set_field(timer, FUNCTION, Py_None);
             set_field(timer, ARGUMENT, Py_None);
             failed = done_with(PyObject_CallOneArg(function, argument)) < 0;
+            if (failed && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+                put_off(heap, timer, function, argument);
+            }
             Py_DECREF(argument);
         }
         Py_DECREF(function);
@@ -170,7 +190,7 @@ engine_expire(Engine *self, PyObject *arg)
 int
 prepare_timers(void)
 {
-    if (intern(&name_arm, "arm") < 0 || intern(&name_rebuild, "_rebuild_heap") < 0) {
+    if (intern(&name_rebuild, "_rebuild_heap") < 0) {
         return -1;
     }
     if (heappop != NULL) {

@@ -85,7 +85,12 @@ wait_wake(Wait *self, PyObject *ignored)
                 PyErr_SetString(PyExc_AttributeError, "engine");
                 return NULL;
             }
-            int failed = make_ready(engine, (PyObject *)self);
+            int armed = append_ready(engine, (PyObject *)self);
+            if (armed < 0) { /* no memory: somebody may try again */
+                self->woken = self->queued = 0;
+                Py_XSETREF(self->target, Py_NewRef(Py_None));
+            }
+            int failed = armed < 0 || (!armed && arm(engine) < 0);
             Py_DECREF(engine);
             if (failed) {
                 return NULL;
@@ -93,6 +98,25 @@ wait_wake(Wait *self, PyObject *ignored)
         }
     }
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(wait_expire_doc,
+"_expire($self, /)\n--\n\n"
+"The time limit of the wait is over.");
+
+static PyObject *
+wait_expire(Wait *self, PyObject *ignored)
+{
+    if (self->woken) {
+        self->queued = 0;
+        Py_RETURN_NONE;
+    }
+    self->timed_out = 1;
+    PyObject *done = wait_wake(self, NULL);
+    if (done == NULL && !self->woken) {
+        self->timed_out = 0;
+    }
+    return done;
 }
 
 PyDoc_STRVAR(notify_doc,
@@ -277,6 +301,7 @@ static PyMethodDef wait_methods[] = {
     {"notify", (PyCFunction)wait_notify, METH_O, notify_doc},
     {"again", (PyCFunction)wait_again, METH_NOARGS, again_doc},
     {"block", (PyCFunction)(void (*)(void))wait_block, METH_FASTCALL | METH_KEYWORDS, block_doc},
+    {"_expire", (PyCFunction)wait_expire, METH_NOARGS, wait_expire_doc},
     {"give_up", (PyCFunction)wait_give_up, METH_NOARGS, give_up_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -452,28 +452,31 @@ class Engine(EngineBase):
         when = self._earliest()
         if when is None:
             return
+        now = monotonic()
         if self._alarm is not None:
-            if self._alarm_at <= when:
+            if now < self._alarm_at <= when:
                 return
+            # one that should have rung by now may have been in vain: a signal handler has raised in it
             self._alarm.cancel()
+            self._alarm = None
         # libuv counts whole milliseconds and uvloop rounds to the nearest: round up, or the loop would
         # wake too early and spin until the time has come
-        delay = when - monotonic()
+        delay = when - now
         delay = (int(delay * 1000) + 1) / 1000 if delay > 0 else 0
-        self._alarm_at = when
         self._alarm = self.aio.call_later(delay, self._ring, context=self._context)
+        self._alarm_at = when
 
     def _ring(self) -> None:
-        self._alarm = None
         if not self.armed:
             self.arm()
+        self._alarm = None
 
     # -- running --------------------------------------------------------------------------------
 
     def _own_round(self) -> None:
         """One drain in an owned loop: the greenlet that runs the loop is the one that drains."""
-        self.set_running(None)
         try:
+            self.set_running(None)
             self.drain()
         except Exception:
             self.go_on_after_error()
@@ -485,9 +488,9 @@ class Engine(EngineBase):
 
         The hub takes the error, in another drain, which goes on from here.
         """
-        self.call(self.handle_error, None, *sys.exc_info())
         self.armed = True
         self._schedule(self.entry, context=self._context)
+        self.call(self.handle_error, None, *sys.exc_info())
 
     def run_owned(self) -> None:
         """Run the loop in the current greenlet until nothing is left to do or it is stopped."""
@@ -510,19 +513,27 @@ class Engine(EngineBase):
     def _loop_failed(self, aio: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The exception handler of an owned loop."""
         error = context.get("exception")
-        if not isinstance(error, Exception):
-            aio.default_exception_handler(context)
-        elif _is_of_ours(error):
+        ours = isinstance(error, Exception) and _is_of_ours(error)
+        if ours or self._has_lost_a_drain(context):
             # a signal handler has raised before a drain could begin, or when it had ended: another is to come
             self._called = False
-            self.call(self.handle_error, None, type(error), error, error.__traceback__)
             self.armed = True
             self._schedule(self.entry, context=self._context)
-        elif "_read_from_self" in context.get("message", ""):
+        if ours or (isinstance(error, Exception) and "_read_from_self" in context.get("message", "")):
             # the loop's own callback for signals: what it raises has come out of somebody's signal handler
             self.call(self.handle_error, None, type(error), error, error.__traceback__)
         else:
             aio.default_exception_handler(context)
+
+    def _has_lost_a_drain(self, context: dict[str, Any]) -> bool:
+        """Whether there was no memory to call what may have been ours, and was to see to a drain."""
+        return (
+            isinstance(context.get("exception"), MemoryError)
+            and "handle" in context
+            and self.running
+            and not self.draining
+            and get_ident() == self.thread_ident
+        )
 
     def adopt(self, entry: Callable[[], None]) -> None:
         """The loop is run by somebody else from now on; ``entry`` is what it shall call for a drain."""

@@ -211,10 +211,16 @@ class Hub(greenlet):
         loop = self.loop
         if loop.owned:
             return  # left over from before the loop became ours: the hub itself is who runs it
-        runner = getcurrent()
-        if self.parent is not runner:
-            self.parent = runner
-        loop.set_running(None)
+        try:
+            runner = getcurrent()
+            if self.parent is not runner:
+                self.parent = runner
+            loop.set_running(None)
+        except BaseException:
+            # of a signal handler, or there was no memory: another one shall do it
+            loop.armed = False
+            loop.arm()
+            raise
         if self._in_drain:
             self._in_drain = False
             loop.draining = True

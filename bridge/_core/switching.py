@@ -179,9 +179,27 @@ class WaitBase:
             if not self.queued:
                 self.queued = True
                 engine = self.engine
-                engine.ready.append(self)
+                try:
+                    engine.ready.append(self)
+                except MemoryError:  # somebody may try again
+                    self.woken = self.queued = False
+                    self.target = None
+                    raise
                 if not engine.armed:
                     engine.arm()
+
+    def _expire(self) -> None:
+        """The time limit of the wait is over."""
+        if self.woken:
+            # no timer is left to end the wait: the wake-up that is queued must not be taken back any more
+            self.queued = False
+            return
+        self.timed_out = True
+        try:
+            self.wake()
+        except MemoryError:
+            self.timed_out = self.woken
+            raise
 
     def notify(self, source: Any) -> None:
         """What the wait was for has finished: :meth:`wake`."""
@@ -439,12 +457,16 @@ class EngineBase:
         """Have ``fn(arg)`` called at ``when`` (monotonic seconds). This thread only.
 
         ``fn`` is called from the drain; it must not raise and must not switch: mostly it is
-        ``ready.append``.
+        ``ready.append``. After a MemoryError it is called once more.
         """
         timer: Timer = [when, _serial(), fn, arg, ref]
         heappush(self.heap, timer)
         if not self.armed:
-            self.arm()
+            try:
+                self.arm()
+            except BaseException:
+                self.cancel(timer)
+                raise
         return timer
 
     def cancel(self, timer: Timer, /) -> bool:
@@ -473,7 +495,13 @@ class EngineBase:
             else:
                 arg = timer[3]
                 timer[2] = timer[3] = None
-                fn(arg)
+                try:
+                    fn(arg)
+                except MemoryError:
+                    # there was none to do what it is there for: it stays, as somebody relies on it
+                    timer[2], timer[3] = fn, arg
+                    heappush(heap, timer)
+                    raise
 
     def call(self, callback: Callable[..., Any], /, *args: Any) -> Callback:
         """Have the hub call ``callback(*args)`` after what is ready now. This thread only."""

@@ -93,27 +93,32 @@ class Wait(WaitBase, Link):
     @parks
     def _block_for(self, timeout: float) -> bool:
         engine = self.engine
-        timer = None
-        stop: Any = engine.cancel
+        timer: Any = None
         try:
+            # what a signal handler raises may come before the timer is stored, which then finds the wait over
             if timeout > 0:
                 timer = engine.call_at(monotonic() + timeout, Wait._expire, self)
             else:
                 # those who are ready now run first: one of them may be what we wait for
-                stop = Callback.stop
                 timer = engine.call(self._expire)
             engine.park()
             if not self.woken:
                 raise self._invalid()
         except BaseException:
-            if timer is not None:
-                stop(timer)
             self.give_up()
+            if timer is not None:
+                self._stop(timer)
             raise
         if self.timed_out:
             return False
-        stop(timer)
+        self._stop(timer)
         return True
+
+    def _stop(self, timer: Any) -> None:
+        if isinstance(timer, Callback):
+            timer.stop()
+        else:
+            self.engine.cancel(timer)
 
     def _invalid(self) -> InvalidSwitchError:
         return InvalidSwitchError(
@@ -176,14 +181,6 @@ class Wait(WaitBase, Link):
     def abandoned(self) -> bool:
         """True if the loop in which it waits was closed: it will never go on."""
         return self.engine.is_closed()  # type: ignore[no-any-return]
-
-    def _expire(self) -> None:
-        if not self.woken:
-            self.timed_out = True
-            self.wake()
-        else:
-            # no timer is left to end the wait: the wake-up that is queued must not be taken back any more
-            self.queued = False
 
 
 use_waits(Wait, hub_local, get_hub, blocking_place, getcurrent)

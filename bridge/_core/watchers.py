@@ -357,11 +357,11 @@ class timer(watcher):
         self._entry = loop.call_at(loop.now() + after, timer._due, self, self._ref)
 
     def _due(self) -> None:
+        self._queue()
         if self._repeat:
             self._set(self._repeat)
         else:
             self._entry = None
-        self._queue()
 
     def _call(self, revents: int) -> None:
         if self._repeat:
