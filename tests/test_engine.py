@@ -794,6 +794,27 @@ def test_an_alarm_in_which_a_handler_raises_is_not_the_last(errors: list[Any]) -
     assert rings
 
 
+@pytest.mark.engines("owned")
+def test_an_alarm_that_cannot_arm_rings_again_whoever_handles_its_error() -> None:
+    loop = bridge.get_hub().loop
+    bridge.sleep(0.001)
+    failed: list[Any] = []
+    loop.aio.set_exception_handler(lambda _loop, context: failed.append(context))
+    arm = loop.arm
+
+    def broken() -> None:
+        if sys._getframe(1).f_code.co_name == "_ring" and not failed:
+            raise MemoryError
+        arm()
+
+    loop.arm = broken
+    try:
+        bridge.sleep(0.002)
+        bridge.sleep(0.002)
+    finally:
+        del loop.arm
+
+
 def test_a_wake_up_for_which_there_was_no_memory_can_be_given_again() -> None:
     class Place:
         armed = True

@@ -468,7 +468,12 @@ class Engine(EngineBase):
 
     def _ring(self) -> None:
         if not self.armed:
-            self.arm()
+            try:
+                self.arm()
+            except BaseException:
+                # a program's own exception handler of the loop does not see to it that we go on
+                self._alarm = self.aio.call_later(0.001, self._ring, context=self._context)
+                raise
         self._alarm = None
 
     # -- running --------------------------------------------------------------------------------
