@@ -141,9 +141,12 @@ class Flights:
 class Call:
     """A function that a worker is to call; subclasses say where the result goes."""
 
-    __slots__ = ("args", "context", "flights", "func", "kwargs", "result")
+    __slots__ = ("_token", "args", "context", "flights", "func", "kwargs", "result", "withdrawn")
 
     def __init__(self, func: Any, args: Any, kwargs: Any, result: Any, flights: Flights) -> None:
+        self._token = [None]
+        #: nobody will make it, as add() has failed
+        self.withdrawn = False
         self.func = func
         self.args = args
         self.kwargs = kwargs
@@ -151,6 +154,14 @@ class Call:
         self.flights = flights
         #: what to run the function in; None: the worker's own context
         self.context: Context | None = None
+
+    def claim(self) -> bool:
+        """Make it one's own: true for the first who asks, from whatever thread."""
+        try:
+            self._token.pop()  # atomic
+        except IndexError:
+            return False
+        return True
 
     def begin(self) -> bool:
         """In the worker: is the result still wanted?"""
@@ -212,22 +223,33 @@ class Crew:
 
     def add(self, call: Call, owner: Any) -> None:
         """Have a worker make the call. RuntimeError if there is none and no thread can be started."""
+        flying = False
         self.unfinished += 1
         self.undelivered += 1
-        if not self.size:
-            try:
-                self.adjust(owner)
-            except BaseException:
-                if _exiting:
+        try:
+            if not self.size:
+                try:
+                    self.adjust(owner)
+                except BaseException:
+                    if not _exiting:
+                        raise
                     # CPython 3.12 starts no thread any more: better here than not at all
                     call.flights.take_off()
                     owner._WorkerGreenlet(owner)._perform(call)
                     return
+            call.flights.take_off()
+            flying = True
+            self.queue.put(call)
+        except BaseException:
+            # no thread can be started; or a signal handler has raised, and it may be in the queue
+            if call.claim():
+                call.withdrawn = True
                 self.unfinished -= 1
-                self.undelivered -= 1
-                raise
-        call.flights.take_off()
-        self.queue.put(call)
+                if flying:
+                    self.done(call)
+                else:
+                    self.undelivered -= 1
+            raise
         if self.unfinished > self.size - self.quitting and self.size < self.maxsize:
             try:
                 self.adjust(owner)
@@ -238,15 +260,20 @@ class Crew:
         """Start threads: one for each call, or ``least``; dismiss those that are too many."""
         with self.lock:
             while self.size < self.maxsize and self.size - self.quitting < max(self.unfinished, least):
+                # in a list, as the arguments live as long as the thread, but the pool should not
+                box = [owner]
                 self.size += 1
                 self.alive += 1
                 try:
-                    # in a list, as the arguments live as long as the thread, but the pool should not
-                    start_new_thread(_work, ([owner], self))
-                except BaseException:
+                    start_new_thread(_work, (box, self))
+                except BaseException as e:
+                    try:
+                        box.pop()  # atomic; a thread that has been started all the same finds nothing to do
+                    except IndexError:
+                        raise e from None  # of a signal handler: the thread works already
                     self.size -= 1
                     self.alive -= 1
-                    if not self.size:
+                    if not self.size or not isinstance(e, RuntimeError):
                         raise
                     break  # those who are there will get through the work
         self.dismiss(self.maxsize)
@@ -287,9 +314,10 @@ class Crew:
 
     def _fail_queued(self, error: BaseException) -> None:
         for call in self.drain():
-            self.unfinished -= 1
-            call.fail(None, error)
-            self.done(call)
+            if call.claim():
+                self.unfinished -= 1
+                call.fail(None, error)
+                self.done(call)
 
     def orphan(self) -> None:
         """Nobody will add a call any more. May be called at any point of any thread: takes no lock."""
@@ -372,6 +400,9 @@ def _work(box: list[Any], crew: Crew) -> None:
     """What a thread does, from beginning to end."""
     try:
         owner = box.pop()
+    except IndexError:
+        return  # given up by who has started it
+    try:
         try:
             worker = owner._WorkerGreenlet(owner)
         finally:
@@ -451,6 +482,8 @@ class WorkerGreenlet(greenlet):
     def _perform(self, call: Call) -> None:
         """Make a call and see that its result arrives."""
         crew = self._crew
+        if not call.claim():
+            return
         if not call.begin():
             crew.unfinished -= 1
             crew.done(call)

@@ -15,9 +15,7 @@ from ._core.current import (
     MAIN_THREAD_IDENT as MAIN_THREAD_IDENT,
 )
 from ._core.current import (
-    blocking_place,
     get_hub,
-    hub_local,
 )
 from ._core.current import (
     get_hub_class as get_hub_class,
@@ -118,24 +116,14 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
 
     Blocks the greenlet. In a coroutine only below a portal.
     """
-    hub = hub_local.hub
-    if hub is None:
-        hub = get_hub()
-    loop = hub.loop
-    current = getcurrent()
-    if loop.probe() is not None or current is hub:
-        _sleep_elsewhere(blocking_place(current), seconds)  # raises where nothing may block
-        return
-    del current  # no cycle: what is raised here refers to this frame, and the greenlet may end with it
+    wait = Wait()
     try:
         only_yields = seconds <= 0
     except TypeError:
         seconds = as_seconds(seconds, "sleep({!r}): a number of seconds is needed")
         only_yields = seconds <= 0
-    wait = Wait()
     if only_yields:
-        wait.wake()
-        wait.block()
+        wait.turn()
         return
     try:
         due = monotonic() + seconds
@@ -143,27 +131,13 @@ def sleep(seconds: float = 0, ref: bool = True) -> None:
         due = monotonic() + as_seconds(seconds, "sleep({!r}): a number of seconds is needed")
     timer = None
     try:
-        timer = loop.call_at(due, Wait.wake, wait, ref)
+        timer = wait.engine.call_at(due, Wait.wake, wait, ref)
         wait.block()
     except BaseException:
         wait.give_up()
         if timer is not None:
-            loop.cancel(timer)
+            wait.engine.cancel(timer)
         raise
-
-
-def _sleep_elsewhere(place: Any, seconds: float) -> None:
-    """The hub's loop has ended, or we are in a portal."""
-    pause = getattr(place, "pause", None)
-    if seconds <= 0 and pause is not None:
-        pause()
-        return
-    wait = Wait()
-    if seconds <= 0:
-        wait.wake()
-        wait.block()
-    else:
-        wait.block(seconds)
 
 
 def idle(priority: int = 0) -> None:

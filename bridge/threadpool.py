@@ -240,6 +240,7 @@ class ThreadPool(GroupMappingMixin):
             self._flights = Flights(hub)
         slots = self._slots
         slots.acquire()
+        call: _PoolCall | None = None
         try:
             call = _PoolCall(func, args, kwargs, result, self._flights)
             call.slots = slots
@@ -247,7 +248,8 @@ class ThreadPool(GroupMappingMixin):
                 call.context = copy_context()
             self._crew.add(call, self)
         except BaseException:
-            slots.release()
+            if call is None or call.withdrawn or call.claim():
+                slots.release()  # else a thread has the call, and will
             raise
 
     def apply(
@@ -509,9 +511,10 @@ class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
         crew = self._crew
         if cancel_futures:
             for call in crew.drain():
-                call.result.cancel()
-                crew.unfinished -= 1
-                crew.done(call)
+                if call.claim():
+                    call.result.cancel()
+                    crew.unfinished -= 1
+                    crew.done(call)
         if wait:
             crew.shrink(0)
         else:

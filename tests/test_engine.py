@@ -723,21 +723,6 @@ def then_trouble(function: Any) -> Any:
 
 
 @pytest.mark.engines("owned")
-@pytest.mark.parametrize("seconds", [0, 0.001])
-def test_what_a_handler_raises_right_after_a_sleep_does_not_cost_the_next_one(seconds: float) -> None:
-    loop = bridge.get_hub().loop
-    loop.park = then_trouble(loop.park)
-    try:
-        with pytest.raises(Trouble):
-            bridge.sleep(seconds)
-    finally:
-        del loop.park
-    assert not loop.stale
-    for _ in range(3):
-        bridge.sleep(seconds)
-
-
-@pytest.mark.engines("owned")
 @pytest.mark.parametrize("wait", [bridge.sleep, lambda time: Event().wait(time)], ids=["sleep", "event"])
 def test_what_a_handler_raises_before_a_timer_is_known_leaves_no_wake_up(wait: Any) -> None:
     loop = bridge.get_hub().loop
@@ -771,48 +756,37 @@ def test_an_entry_of_a_sleeper_that_is_interrupted_before_it_parks_is_void() -> 
 
 
 @pytest.mark.engines("owned")
-def test_an_alarm_in_which_a_handler_raises_is_not_the_last(errors: list[Any]) -> None:
+@pytest.mark.parametrize("error", [Trouble, MemoryError])
+@pytest.mark.parametrize("handler", ["ours", "of the program"])
+def test_an_alarm_that_fails_is_not_the_last(error: Any, handler: str) -> None:
     hub = bridge.get_hub()
     loop = hub.loop
-    bridge.sleep(0.001)
-    loop.aio.set_exception_handler(loop._loop_failed)
-    rings: list[None] = []
-    ring = loop._ring
-
-    def broken() -> None:
-        rings.append(None)
-        if len(rings) == 1:
-            raise Trouble  # as at the entry of the real one
-        ring()
-
-    loop._ring = broken
-    try:
-        bridge.sleep(0.002)
-        bridge.sleep(0.002)
-    finally:
-        del loop._ring
-    assert rings
-
-
-@pytest.mark.engines("owned")
-def test_an_alarm_that_cannot_arm_rings_again_whoever_handles_its_error() -> None:
-    loop = bridge.get_hub().loop
-    bridge.sleep(0.001)
     failed: list[Any] = []
-    loop.aio.set_exception_handler(lambda _loop, context: failed.append(context))
-    arm = loop.arm
+    hub.aio_loop.set_exception_handler(  # the loop is shared: a greenlet does not sleep in place of it
+        loop._loop_failed if handler == "ours" else lambda _loop, context: failed.append(context)
+    )
+    arm, rings = loop.arm, 0
 
     def broken() -> None:
-        if sys._getframe(1).f_code.co_name == "_ring" and not failed:
-            raise MemoryError
+        nonlocal rings
+        if sys._getframe(1).f_code.co_name == "_ring":
+            rings += 1
+            if rings == 1:
+                raise error
         arm()
 
     loop.arm = broken
     try:
+        if handler == "ours":
+            with pytest.raises(error):  # it is the main greenlet's
+                bridge.sleep(0.002)
         bridge.sleep(0.002)
         bridge.sleep(0.002)
     finally:
         del loop.arm
+        loop.aio.set_exception_handler(loop._loop_failed)
+    assert rings
+    assert [type(context["exception"]) for context in failed] == [error] * (handler != "ours")
 
 
 def test_a_wake_up_for_which_there_was_no_memory_can_be_given_again() -> None:

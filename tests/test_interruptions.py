@@ -213,3 +213,23 @@ def test_what_is_waited_for_next_is_not_disturbed_by_an_interrupted_wait(
         if not interrupted[0]:
             return
     raise AssertionError("there are not so many points")
+
+
+def test_a_pool_is_whole_after_an_interrupted_call() -> None:
+    for point in range(1000):
+        pool = ThreadPool(1)
+        interrupted: list[bool] = []
+        bridge.spawn(
+            lambda point=point, pool=pool, interrupted=interrupted: interrupted.append(
+                interrupted_at(point, lambda: pool.apply(int))
+            )
+        ).get(timeout=5)
+        with bridge.Timeout(5):
+            pool.join()  # nothing is left that has been counted, but will never end
+            assert [pool.apply(abs, (n,)) for n in (-1, -2)] == [1, 2]
+            pool.kill()
+        crew = pool._crew
+        assert (crew.unfinished, crew.undelivered, crew.size, crew.alive) == (0, 0, 0, 0), point
+        if not interrupted[0]:
+            return
+    raise AssertionError("there are not so many points")

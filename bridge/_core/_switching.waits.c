@@ -6,7 +6,8 @@
 PyTypeObject *wait_type, *wait_class;
 PyObject *get_hub;
 static PyObject *hub_local, *blocking_place;
-static PyObject *name_probe, *name_timeout, *name_park, *name_block_for, *name_invalid, *name_awake;
+static PyObject *name_probe, *name_timeout, *name_park, *name_block_for, *name_invalid, *name_awake,
+    *name_pause;
 
 static int
 wait_init(Wait *self, PyObject *args, PyObject *kwargs)
@@ -275,6 +276,37 @@ wait_block(Wait *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwname
     return woken;
 }
 
+PyDoc_STRVAR(turn_doc,
+"turn($self, /)\n--\n\n"
+"Let those run who are ready now, once.");
+
+static PyObject *
+wait_turn(Wait *self, PyObject *ignored)
+{
+    if (self->engine != NULL && !PyObject_TypeCheck(self->engine, engine_type)) {
+        PyObject *pause = PyObject_GetAttr(self->engine, name_pause);
+        if (pause != NULL) {
+            PyObject *result = PyObject_CallNoArgs(pause);
+            Py_DECREF(pause);
+            return result;
+        }
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+    }
+    if (done_with(wait_wake(self, NULL)) < 0) {
+        return NULL;
+    }
+    self->away = 0;
+    int failed = done_with(block_without_limit(self));
+    self->away = 1;
+    if (failed) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static int
 wait_traverse(Wait *self, visitproc visit, void *arg)
 {
@@ -300,6 +332,7 @@ static PyMethodDef wait_methods[] = {
     {"wake", (PyCFunction)wait_wake, METH_NOARGS, wake_doc},
     {"notify", (PyCFunction)wait_notify, METH_O, notify_doc},
     {"again", (PyCFunction)wait_again, METH_NOARGS, again_doc},
+    {"turn", (PyCFunction)wait_turn, METH_NOARGS, turn_doc},
     {"block", (PyCFunction)(void (*)(void))wait_block, METH_FASTCALL | METH_KEYWORDS, block_doc},
     {"_expire", (PyCFunction)wait_expire, METH_NOARGS, wait_expire_doc},
     {"give_up", (PyCFunction)wait_give_up, METH_NOARGS, give_up_doc},
@@ -440,6 +473,7 @@ add_waits(PyObject *module)
 {
     if (intern(&name_probe, "probe") < 0 || intern(&name_timeout, "timeout") < 0 || intern(&name_park, "park") < 0
         || intern(&name_block_for, "_block_for") < 0 || intern(&name_invalid, "_invalid") < 0
+        || intern(&name_pause, "pause") < 0
         || intern(&name_awake, "awake") < 0) {
         return -1;
     }

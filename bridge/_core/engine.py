@@ -524,7 +524,7 @@ class Engine(EngineBase):
             self._called = False
             self.armed = True
             self._schedule(self.entry, context=self._context)
-        if ours or (isinstance(error, Exception) and "_read_from_self" in context.get("message", "")):
+        if isinstance(error, Exception) and (ours or "_read_from_self" in context.get("message", "")):
             # the loop's own callback for signals: what it raises has come out of somebody's signal handler
             self.call(self.handle_error, None, type(error), error, error.__traceback__)
         else:

@@ -242,6 +242,28 @@ class WaitBase:
         finally:
             self.away = True
 
+    def turn(self) -> None:
+        """Let those run who are ready now, once."""
+        engine = self.engine
+        pause = getattr(engine, "pause", None)  # a portal has its own way
+        if pause is not None:
+            pause()
+            return
+        # wake() and block() without the calls
+        self.target = self.greenlet
+        self.woken = self.queued = True
+        self.away = False
+        try:
+            engine.ready.append(self)
+            if not engine.armed:
+                engine.arm()
+            engine.park()
+        except BaseException:
+            self.give_up()
+            raise
+        finally:
+            self.away = True
+
     if TYPE_CHECKING:
 
         def _block_for(self, timeout: float) -> bool: ...
@@ -350,6 +372,8 @@ class EngineBase:
     draining: bool
     #: a portal's: a wake-up has come since it parked last, or is on its way
     awake: bool = False
+    #: a portal's: sleep(0)
+    pause: Any = None
     heap: list[Timer]
     #: about how many in the heap were cancelled
     _cancelled: int
