@@ -25,6 +25,7 @@ from __future__ import annotations
 import _thread as __thread__
 import os
 import signal
+import sys as _sys
 import threading as _threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
 
 
 __target__ = "_thread"
+
+#: Where a Thread has its handle, since 3.13.
+_HANDLE = "_os_thread_handle" if _sys.version_info >= (3, 14) else "_handle"
 
 _since_3_13 = ["start_joinable_thread", "lock", "_ThreadHandle", "_make_thread_handle"]
 
@@ -363,7 +367,7 @@ def start_joinable_thread(function: Callable[[], Any], handle: Any = None, daemo
         thread = getattr(function, "__self__", None)
         given, handle = handle, _ThreadHandle()
         if isinstance(thread, _threading.Thread):
-            thread._handle = handle  # type: ignore[attr-defined]  # it was made before patching
+            setattr(thread, _HANDLE, handle)  # it was made before patching
         elif given is not None:
             raise TypeError(f"start_joinable_thread(handle={given!r}): it must be a _ThreadHandle")
     if handle._begun:

@@ -111,10 +111,11 @@ def environment_of(path: Path | None = None, **environ: str) -> dict[str, str]:
 def run_code(code: str, *arguments: str, path: Path | None = None, **environ: str) -> str:
     """What *code* prints in a new python.
 
-    It must end well and print nothing to stderr; warnings are errors.
+    It must end well and print nothing to stderr; warnings are errors. Its output is not buffered: a forked
+    child would have what the parent has printed.
     """
     process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
+        [sys.executable, "-u", "-W", "error", "-c", textwrap.dedent(code), *arguments],
         env=environment_of(path, **environ),
         capture_output=True,
         text=True,

@@ -50,7 +50,7 @@ from bridge._threadlocks import HandlerLock, LockType, Sentinel
 from bridge.event import Event as _Event
 from bridge.hub import sleep
 from bridge.local import local as _local
-from bridge.thread import ThreadGreenlet, _ThreadHandle, _unfinished, get_ident
+from bridge.thread import _HANDLE, ThreadGreenlet, _ThreadHandle, _unfinished, get_ident
 
 from ._locks import replace_locks
 from ._util import patch_twin
@@ -153,9 +153,10 @@ def _patch_threads(existing: list[Any], texts: list[str]) -> None:
     for thread in existing:
         ours = in_main and thread is _threading.main_thread()
         if not with_locks:
-            thread._handle = _main_handle() if ours else _ForeignHandle(thread._handle)
+            handle: Any = _main_handle() if ours else _ForeignHandle(getattr(thread, _HANDLE))
+            setattr(thread, _HANDLE, handle)
             if not ours and not thread.daemon:
-                _unfinished.add(thread._handle)  # CPython would wait for it without letting greenlets run
+                _unfinished.add(handle)  # CPython would wait for it without letting greenlets run
         elif thread._tstate_lock is not None:
             lock = thread._tstate_lock
             end: Any = Sentinel() if ours else _ForeignEnd(lock)
@@ -188,7 +189,7 @@ def _main_handle() -> _ThreadHandle:
 def _after_fork() -> None:
     """In a forked child, after threading has made the thread that forked the main one."""
     survivor = _threading.main_thread()
-    handle = getattr(survivor, "_handle", None)
+    handle = getattr(survivor, _HANDLE, None)
     if isinstance(handle, _ThreadHandle | _ForeignHandle):
         handle._survive()
     me = set()
