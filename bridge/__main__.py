@@ -133,8 +133,7 @@ def _new_main() -> ModuleType:
     module = ModuleType("__main__")
     module.__dict__["__builtins__"] = builtins
     module.__loader__ = BuiltinImporter
-    # python 3.14 gives it none
-    if "__annotations__" in globals():
+    if sys.version_info < (3, 14):  # which gives it none
         module.__annotations__ = {}
     sys.modules["__main__"] = module
     return module
