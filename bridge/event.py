@@ -134,7 +134,8 @@ class Event(_Waitable):
             try:
                 return self._wait_ready(timeout) or self._flag
             finally:
-                if self._told is not None and not self._told.queued:
+                told = self._told  # another thread may change it
+                if told is not None and not told.queued:
                     self._told = None
         # _wait_unlimited() without the calls
         wait = Wait()

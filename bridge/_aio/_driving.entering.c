@@ -160,11 +160,14 @@ begin(Engine *engine, PyObject *aio, PyObject *task, PyObject *g, PyObject *args
     engine->turns = turns;
     engine->draining = draining;
     int bad = came != shown && show(aio) < 0;
-    if (bad && task != Py_None) {
-        enter_task(aio, task); /* all the same, or the task never ends */
-    }
-    else if (task != Py_None) {
-        bad = enter_task(aio, task) < 0;
+    if (task != Py_None) {
+        PyObject *before = bad ? take_exception() : NULL;
+        bad = enter_task(aio, task) < 0; /* all the same, or the task never ends */
+        if (before != NULL) {
+            PyErr_Clear();
+            put_back(before);
+            bad = 1;
+        }
     }
     if (!bad && !engine->armed) {
         Py_ssize_t ready = PyObject_Size(engine->ready);

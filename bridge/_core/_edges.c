@@ -183,20 +183,22 @@ look(PyObject *self, Engine *engine, double timeout, char *interrupted)
             PyErr_Clear();
         }
     }
-    if (type != NULL) {
-        PyErr_Restore(type, value, tb);
+    int failed = n < 0;
+    if (!failed) {
+        PyObject *found = PyLong_FromLong(n);
+        if (found != NULL) {
+            store(self, edges_found, found);
+        }
+        failed = found == NULL;
     }
-    int failed = n < 0 || type != NULL;
-    PyObject *found = failed ? NULL : PyLong_FromLong(n);
-    if (found != NULL) {
-        store(self, edges_found, found);
-    }
-    else {
-        failed = 1;
-    }
-    if (!failed && !engine->armed) {
+    if (!failed && !engine->armed) { /* also after an error: the others have been woken */
         Py_ssize_t waiting = PyObject_Size(ready);
         failed = waiting < 0 || (waiting > 0 && done_with(PyObject_CallMethodNoArgs((PyObject *)engine, name_arm)) < 0);
+    }
+    if (type != NULL) {
+        PyErr_Clear();
+        PyErr_Restore(type, value, tb);
+        failed = 1;
     }
     Py_DECREF(channels);
     Py_DECREF(ready);

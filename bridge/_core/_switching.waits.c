@@ -109,7 +109,7 @@ static PyObject *
 wait_expire(Wait *self, PyObject *ignored)
 {
     if (self->woken) {
-        self->queued = 0;
+        self->queued = 0; /* no timer is left to end the wait: what is queued must not be taken back any more */
         Py_RETURN_NONE;
     }
     self->timed_out = 1;
@@ -295,13 +295,7 @@ wait_turn(Wait *self, PyObject *ignored)
         }
         PyErr_Clear();
     }
-    if (done_with(wait_wake(self, NULL)) < 0) {
-        return NULL;
-    }
-    self->away = 0;
-    int failed = done_with(block_without_limit(self));
-    self->away = 1;
-    if (failed) {
+    if (done_with(wait_wake(self, NULL)) < 0 || done_with(wait_block(self, NULL, 0, NULL)) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

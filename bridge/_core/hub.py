@@ -478,13 +478,13 @@ class Hub(greenlet):
             return True
         deadline = None if timeout is None else monotonic() + checked_seconds(timeout)
         wait = Wait()
-        self._joining.append(wait)
         loop = self.loop
         loop.joining += 1
         timer = None
-        if deadline is not None:
-            timer = loop.call_at(deadline, lambda w: w._expire(), wait, ref=False)
         try:
+            self._joining.append(wait)
+            if deadline is not None:
+                timer = loop.call_at(deadline, Wait._expire, wait, ref=False)
             wait.block()
         except LoopExit:
             return True
